@@ -1,0 +1,259 @@
+"""The `gristmill` command. Exit codes: 0 done, 1 the data or a check failed, 2 wrong usage or recipe."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from pipeline.runtime.quiet import quiet_beam
+
+__all__ = ["main"]
+
+SMALL_BYTES = 32 << 20
+
+# Imports of Beam, numba and the like stand inside the commands, so that `--help` and a mistyped recipe answer at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code and prints a user's mistake as one message without a traceback."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "takes_beam_options", False):
+        parser.error(f"unknown option {' '.join(rest)}")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    quiet_beam()
+    try:
+        return int(options.command(options, rest) or 0)
+    except KeyboardInterrupt:
+        print("gristmill: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        from pipeline.runtime.errors import user_error
+
+        message, code = user_error(error)
+        if message is None:
+            raise
+        print(f"gristmill: {message}", file=sys.stderr)
+        return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gristmill",
+        description="Raw web crawls in, training-ready token shards out.",
+        epilog="Any further option of `run` goes to Beam, as in --runner=FlinkRunner.",
+    )
+    parser.add_argument("--version", action="version", version=f"gristmill {_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _recipe_command(commands, "run", _run, "make the dataset, or bring it up to date with its recipe")
+    run.add_argument("--no-report", action="store_true", help="do not write report.html")
+    plan = _recipe_command(commands, "plan", _plan, "what would run and what is already done; runs nothing")
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
+    decide = _recipe_command(commands, "decide", _decide, "re-decide from stored measures; packs nothing")
+    decide.add_argument("--json", action="store_true", help="print one JSON object")
+
+    explain = _dataset_command(commands, "explain", _explain, "one document's whole story")
+    explain.add_argument("document", metavar="URL|ID", help="a URL, a doc_id (32 hex digits) or a record id")
+    report = _dataset_command(commands, "report", _report, "write DATASET/report.html again")
+    report.add_argument("--to", metavar="FILE", help="write to this file in place of DATASET/report.html")
+    verify = _dataset_command(commands, "verify", _verify, "check every digest, schema and the conservation law")
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
+    files = _dataset_command(commands, "files", _files, "the files of a generation, one a line")
+    files.add_argument("kind", choices=["shards", "ledger", "index"])
+    files.add_argument("--split", choices=["train", "validation"], help="of the shards, only those of this split")
+
+    diff = commands.add_parser("diff", help="what differs between two datasets", description="What differs: recipe, funnel, documents.")
+    diff.add_argument("a", metavar="A")
+    diff.add_argument("b", metavar="B")
+    diff.set_defaults(command=_diff)
+
+    tokenizer = commands.add_parser("tokenizer", help="train or inspect a tokenizer").add_subparsers(metavar="WHAT", required=True)
+    train = _recipe_command(tokenizer, "train", _tokenizer_train, "train the recipe's tokenizer on its kept documents")
+    train.add_argument("--to", metavar="FILE", required=True, help="where tokenizer.json goes")
+    inspect = tokenizer.add_parser("inspect", help="what a tokenizer does", description="What a tokenizer does.")
+    inspect.add_argument("file", metavar="TOKENIZER_JSON|DATASET")
+    inspect.add_argument("text", nargs="?", help="a text to encode")
+    inspect.set_defaults(command=_tokenizer_inspect)
+    return parser
+
+
+def _recipe_command(commands, name: str, command: Callable, help_line: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def, type-arg]
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
+    parser.add_argument("--output", metavar="URI", help="the dataset's folder or bucket prefix")
+    parser.add_argument("--work", metavar="URI", help="folder of parts and decisions (default: OUTPUT/work)")
+    parser.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="change the recipe")
+    parser.add_argument("--workers", type=int, metavar="N", help="local processes (default: one a core)")
+    parser.add_argument("--memory", type=_size, default=4 << 30, metavar="BYTES", help="memory that shuffles may take on this machine (default 4G)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(command=command, takes_beam_options=True)
+    return parser
+
+
+def _dataset_command(commands, name: str, command: Callable, help_line: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def, type-arg]
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
+    parser.add_argument("dataset", metavar="DATASET", help="a dataset's folder or bucket prefix")
+    parser.add_argument("--generation", type=int, metavar="N", help="default: the newest")
+    parser.add_argument("--work", metavar="URI", help="folder of parts and decisions (default: DATASET/work)")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _size(text: str) -> int:
+    """`4G`, `512M` or plain bytes."""
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(text[-1:].upper())
+    try:
+        return int(float(text[:-1]) * factor) if factor else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write bytes, or 512M, or 4G") from None
+
+
+@contextlib.contextmanager
+def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False) -> Iterator:  # type: ignore[type-arg]
+    """The job that the command line asks for; holds the lock on its output unless `dry`."""
+    from pipeline.curate import Job
+    from pipeline.runtime.lock import driver_lock
+    from pipeline.runtime.options import runner
+    from schemas import storage
+    from schemas.recipe import RecipeError, load_recipe
+
+    recipe = load_recipe(_recipe_path(options.recipe), options.set)
+    output = options.output or recipe.output
+    if not output:
+        raise RecipeError(f"{options.recipe}: no output: give --output URI or set `output:` in the recipe")
+    work = options.work or recipe.work or storage.join(output, "work")
+    stream = None if options.quiet else sys.stderr
+    with tempfile.TemporaryDirectory(prefix="gristmill-") as progress, contextlib.ExitStack() as stack:
+        if not dry:
+            stack.enter_context(driver_lock(output))
+        spread = runner(beam_options, workers=options.workers, work=work)
+        # Processes take seconds to start: not worth it for a small job, unless they are asked for.
+        alone = spread if beam_options or options.workers else runner(workers=1)
+        yield Job(recipe, output, work, lambda size: (alone if size < SMALL_BYTES else spread)(), options.memory, stream, progress)
+
+
+def _recipe_path(name: str) -> str:
+    """A shipped recipe by its bare name, else the path as given."""
+    from pathlib import Path
+
+    shipped = Path(__file__).parent / "recipes" / f"{name}.yaml"
+    return str(shipped) if "/" not in name and not os.path.exists(name) and shipped.exists() else name
+
+
+def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
+    from pipeline.curate import curate
+    from pipeline.report.report import write_report
+    from pipeline.select.funnel import funnel_lines
+
+    with _job(options, beam_options) as job:
+        manifest = curate(job)
+        print("\n".join(funnel_lines(manifest.funnel)))
+        if not options.no_report:
+            job.say(f"report  {write_report(job.output, job.work)}")
+        print(f"dataset {job.output}  generation {manifest.generation}")
+        print(f"digest  {manifest.digests.generation}")
+        print(f"order   {manifest.digests.order}")
+
+
+def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
+    from pipeline.curate import plan
+    from pipeline.runtime.estimate import plan_lines, plan_summary
+
+    with _job(options, beam_options, dry=True) as job:
+        planned = plan(job)
+        generation = planned.previous.manifest.generation if planned.previous else None
+        summary = plan_summary(job.output, planned.tasks, planned.done, generation)
+        print(json.dumps(summary, indent=1) if options.json else "\n".join(plan_lines(summary)))
+
+
+def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
+    from pipeline.curate import decide, plan
+    from pipeline.report.decisions import decision_diff
+    from pipeline.same import recorded_verdicts
+    from pipeline.select.funnel import funnel_lines
+
+    with _job(options, beam_options, dry=True) as job:
+        planned = plan(job)
+        missing = len(planned.tasks) - len(planned.done)
+        if missing:
+            raise ValueError(f"{missing} of {len(planned.tasks)} parts are not made yet: `gristmill run` reads and measures first")
+        decided = decide(job, planned)
+        before = recorded_verdicts(job.work, decided.parts, planned.previous) if planned.previous else None
+        changes = decision_diff(before, decided.verdicts(job.work), decided.parts) if before else None
+        if options.json:
+            print(json.dumps({"funnel": decided.funnel.to_dict(), "changes": changes and changes.to_dict(), "seconds": decided.seconds}, indent=1))
+        else:
+            print("\n".join([*funnel_lines(decided.funnel), *(changes.lines() if changes else [])]))
+            job.say(f"decided in {decided.seconds:.1f} s; nothing was packed")
+
+
+def _explain(options: argparse.Namespace, _: list[str]) -> None:
+    from pipeline.story import explain
+
+    print(explain(options.dataset, options.work, options.document, options.generation))
+
+
+def _report(options: argparse.Namespace, _: list[str]) -> None:
+    from pipeline.report.report import write_report
+
+    print(write_report(options.dataset, options.work, options.generation, options.to))
+
+
+def _verify(options: argparse.Namespace, _: list[str]) -> int:
+    from pipeline.pack.verify import verify, verify_lines
+
+    result = verify(options.dataset, options.generation)
+    print(json.dumps(result, indent=1, sort_keys=True) if options.json else "\n".join(verify_lines(result)))
+    return 1 if result["faults"] else 0
+
+
+def _files(options: argparse.Namespace, _: list[str]) -> None:
+    from schemas.manifest import files
+
+    for path in files(options.dataset, options.kind, options.generation, options.split):
+        print(path)
+
+
+def _diff(options: argparse.Namespace, _: list[str]) -> int:
+    from pipeline.compare import diff
+
+    same, lines = diff(options.a, options.b)
+    print("\n".join(lines))
+    return 0 if same else 1
+
+
+def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> None:
+    from pipeline.curate import decide, plan
+    from pipeline.pack.tokenizer import train_from_parts
+
+    with _job(options, beam_options, dry=True) as job:
+        decided = decide(job, plan(job))
+        print(train_from_parts(decided.parts, decided.verdicts(job.work), job.recipe, options.to))
+
+
+def _tokenizer_inspect(options: argparse.Namespace, _: list[str]) -> None:
+    from pipeline.pack.tokenizer import inspect
+
+    print(inspect(options.file, options.text))
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("gristmill")
+    except PackageNotFoundError:
+        return "from a checkout"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Where uncompressed files may be cut: WARC and ARC before a record, JSONL before a line."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pipeline.ingest.probe import CHAIN_BYTES, READ_BYTES, Window
+from pipeline.ingest.records import ConservationError
+from pipeline.ingest.warc_headers import MAX_HEADER_BYTES, Format, Header
+
+__all__ = ["PlainRecords", "line_boundary"]
+
+LOOK_BYTES = 1 << 13
+OVERLAP_BYTES = 1 << 15  # an ARC header is one line, with a URL in it
+
+
+class PlainRecords:
+    """The records of an uncompressed archive as their headers tell them: the counterpart of frames."""
+
+    def __init__(self, file: BinaryIO, size: int, form: Format) -> None:
+        self.size, self._format = size, form
+        self._window = Window(file, 0, size)
+
+    def find(self, cut: int, end: int) -> int | None:
+        """The first boundary in [cut, end): a record whose followers are records too, as far as CHAIN_BYTES."""
+        if cut == 0:
+            return 0
+        at = cut
+        while (start := self._next_start(at, end)) is not None:
+            holds, reached = self.chain(start)
+            if holds:
+                return start
+            # Every record of a broken chain has a broken chain.
+            at = max(start, reached) + 1
+        return None
+
+    def chain(self, position: int) -> tuple[bool, int]:
+        """Whether records follow each other from `position` on for CHAIN_BYTES or to the end, and how far."""
+        at = position
+        while at < self.size:
+            header = self._header(at)
+            if header is None:
+                return False, at
+            if at - position >= CHAIN_BYTES:
+                return True, at
+            end = at + header.size + header.length
+            if end > self.size:
+                return False, at
+            at = self._pass_line_breaks(end)
+        return True, at
+
+    def refuse_straddling(self, end: int) -> None:
+        """Raise where a record that goes past a boundary to `end` is a true one: the boundary is none."""
+        if end <= self.size and self.chain(self._pass_line_breaks(end))[0]:
+            raise ConservationError(
+                f"a record ends at byte {end}, past a boundary that seems to lie in an archive in the archive: "
+                "raise read.part_bytes above the file's size to leave it whole"
+            )
+
+    def _next_start(self, start: int, end: int) -> int | None:
+        at = max(0, start - 1)  # a record begins behind a line break
+        while at < end:
+            block = bytes(self._window.view(at, READ_BYTES))
+            for match in self._format.find.finditer(block):
+                if match.start() + at >= end:
+                    return None
+                if match.start() + at >= start:
+                    return at + match.start()
+            at += max(1, len(block) - OVERLAP_BYTES) if len(block) == READ_BYTES else len(block)
+        return None
+
+    def _header(self, position: int) -> Header | None:
+        for length in (LOOK_BYTES, MAX_HEADER_BYTES):
+            block = self._window.view(position, length)
+            if not self._format.is_line and not self._format.start.match(block):
+                return None
+            end = self._format.end_of_header(block, 0)
+            if end is not None:
+                return self._format.parse(bytes(block[:end]))
+        return None
+
+    def _pass_line_breaks(self, position: int) -> int:
+        while block := self._window.view(position, 64):
+            rest = bytes(block).lstrip(b"\r\n")
+            position += len(block) - len(rest)
+            if rest:
+                break
+        return position
+
+
+def line_boundary(file: BinaryIO, size: int, cut: int) -> int:
+    """The first line start at or after `cut`; `size` if there is none."""
+    if cut == 0:
+        return 0
+    window = Window(file, cut - 1, size)
+    for at in _blocks(cut - 1, size):
+        line_break = bytes(window.view(at, READ_BYTES)).find(b"\n")
+        if line_break >= 0:
+            return at + line_break + 1
+    return size
+
+
+def _blocks(start: int, end: int) -> Iterator[int]:
+    yield from range(start, end, READ_BYTES)

@@ -1,0 +1,87 @@
+"""What ingest is given and what it answers for: pieces, tasks, receipts. Contracts, section 2."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["PartRef", "Piece", "PieceReceipt", "Receipt", "Task"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file or a range of one, owning the frames, lines or row groups that start in [start, end)."""
+
+    name: str  # input name: path below the source's root
+    uri: str
+    format: str  # warc, jsonl or parquet
+    start: int  # bytes; Parquet: row groups
+    end: int
+    size: int  # bytes of the whole file
+    tag: str  # ETag, or modification time in nanoseconds
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one element of the ingest pipeline reads: pieces of one source, in order, and the key of its parts."""
+
+    source: str
+    pieces: tuple[Piece, ...]
+    key: str  # hex; names the parts and their receipts
+    bytes: int = 0  # of input, about
+
+
+@dataclass(frozen=True)
+class PieceReceipt:
+    """What was read of one piece."""
+
+    name: str
+    start: int
+    end: int
+    size: int
+    covered_start: int  # the frames and damaged ranges found tile [covered_start, covered_end)
+    covered_end: int
+    sha256: str  # of the bytes read
+    rows: int  # ledger rows
+    records: dict[str, int]  # records by type, damage included
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A part that is complete: its file, and the pieces that end in it."""
+
+    key: str  # of the task
+    number: int  # 0, 1, ... among the task's parts
+    last: bool  # no further part of this task
+    source: str
+    path: str  # of the part, below the work folder
+    rows: int
+    alive: int  # rows with a text
+    text_bytes: int
+    bytes: int
+    sha256: str
+    pieces: tuple[PieceReceipt, ...]
+
+    def to_json(self) -> bytes:
+        """The receipt as stored."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> "Receipt":
+        """A stored receipt; raises ValueError when it is not one."""
+        fields: dict[str, Any] = json.loads(data)
+        fields["pieces"] = tuple(PieceReceipt(**piece) for piece in fields["pieces"])
+        return Receipt(**fields)
+
+
+@dataclass(frozen=True)
+class PartRef:
+    """A chosen part, numbered by (source, input name, start); what select and pack are given."""
+
+    number: int
+    source: str
+    uri: str
+    rows: int
+    text_bytes: int
+    sha256: str
+    name: str = ""  # input name and start of its first piece: what the part is known by
+    start: int = 0

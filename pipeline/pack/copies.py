@@ -1,0 +1,78 @@
+"""Rows that an earlier generation already encoded: found by position and text hash, copied from its shards."""
+
+import io
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.pack.documents import fixed_rows
+from pipeline.pack.files import open_arrow, read_columns
+from pipeline.pack.plan import PackGroup, Plan
+from schemas import storage
+from schemas.manifest import shard_group
+
+__all__ = ["OldRows", "OldShards", "take_tokens"]
+
+Tokens = NDArray[np.integer]  # type: ignore[type-arg]
+
+
+class OldShards:
+    """The shards in use before this run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._dataset = plan.dataset
+        self._paths: list[str] = []
+        self._by_group: dict[str, dict[str, str]] = {}
+        if plan.shards_table is None:
+            return
+        table = read_columns(storage.join(plan.dataset, plan.shards_table), ["path", "sha256", "source", "retired_in"])
+        self._paths = table["path"].to_pylist()
+        in_use = table.filter(pc.is_null(table["retired_in"])).to_pylist()
+        for row in in_use:
+            self._by_group.setdefault(shard_group(row["path"], row["source"]), {})[row["sha256"]] = row["path"]
+
+    def known(self, group: str) -> dict[str, str]:
+        """sha256 to path, of the shards that a group (or a source's validation) has."""
+        return self._by_group.get(group, {})
+
+    def path(self, number: int) -> str:
+        """Where a shard lies below the dataset."""
+        return self._paths[number]
+
+
+class OldRows:
+    """Where each row of a group lies in the generation before; -1: nowhere. Rows keep their positions for ever."""
+
+    def __init__(self, plan: Plan, group: PackGroup, num_rows: int) -> None:
+        self.shard = np.full(num_rows, -1, np.int64)
+        self.row = np.full(num_rows, -1, np.int64)
+        self._hashes = np.zeros((num_rows, 16), np.uint8)
+        if group.previous_ledger is None:
+            return
+        data = storage.read(storage.join(plan.dataset, group.previous_ledger))
+        table = pq.read_table(io.BytesIO(data), columns=["final_hash", "shard", "row"])
+        self.shard = pc.fill_null(table["shard"].cast("int64"), -1).to_numpy()
+        self.row = pc.fill_null(table["row"].cast("int64"), -1).to_numpy()
+        self._hashes = fixed_rows(table["final_hash"], 16)
+
+    def same_text(self, first: int, final_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of the rows from `first` on are in a shard, encoded from the text with this hash."""
+        last = first + len(final_hashes)
+        return (self.shard[first:last] >= 0) & (self._hashes[first:last] == final_hashes).all(axis=1)
+
+
+def take_tokens(uri: str, rows: NDArray[np.integer]) -> list[Tokens]:  # type: ignore[type-arg]
+    """Copies of the token ids of some rows of a shard; `rows` ascend."""
+    taken: list[Tokens] = []
+    first = 0
+    with open_arrow(uri, ["tokens"]) as reader:
+        for index in range(reader.num_record_batches):
+            column = reader.get_batch(index)["tokens"]
+            inside = rows[len(taken) : np.searchsorted(rows, first + len(column))] - first
+            offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
+            taken += [values[offsets[row] : offsets[row + 1]].copy() for row in inside]
+            first += len(column)
+    assert len(taken) == len(rows), f"{uri}: row {rows[len(taken)]} of {first}"
+    return taken

@@ -1,0 +1,87 @@
+"""Reading and writing the files of pack: Arrow files by URI, receipts, and files that are written once."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from schemas import storage
+from schemas.generation import FileRef
+from schemas.manifest import DatasetError, file_digest
+from schemas.recipe import canonical_json
+
+__all__ = ["arrow_bytes", "load_receipt", "open_arrow", "read_columns", "save_receipt", "write_once"]
+
+
+@contextlib.contextmanager
+def open_arrow(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    """An Arrow file to read batch by batch, local files memory-mapped; with `columns` only those are read."""
+    with contextlib.ExitStack() as stack:
+        path = storage.local_path(uri)
+        try:
+            source = pa.memory_map(str(path)) if path is not None else storage.open_input(uri)
+            stack.enter_context(source)
+            reader = stack.enter_context(pa.ipc.open_file(source))
+            if columns is not None:
+                indices = [reader.schema.get_field_index(name) for name in columns]
+                options = pa.ipc.IpcReadOptions(included_fields=indices)
+                reader = stack.enter_context(pa.ipc.open_file(source, options=options))
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            raise DatasetError(f"{uri}: not a whole Arrow file: {error}") from None
+        yield reader
+
+
+def read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
+    """Some columns of an Arrow file, in memory, as one batch."""
+    with open_arrow(uri, columns) as reader:
+        return reader.read_all().select(columns).combine_chunks()
+
+
+def arrow_bytes(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
+    """An uncompressed Arrow file. Batches are built from values, never sliced: a slice leaks its neighbours' bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def write_once(root: str, path: str, data: bytes) -> FileRef:
+    """Write a file that is never overwritten; one that is there already must be equal.
+
+    Raises DatasetError where a file of that name holds something else.
+    """
+    uri = storage.join(root, path)
+    file = FileRef(path=path, bytes=len(data), sha256=file_digest(data))
+    try:
+        storage.write(uri, data, create_only=True)
+    except FileExistsError:
+        found = file_digest(storage.read(uri))
+        if found != file.sha256:
+            raise DatasetError(
+                f"{uri}: holds sha256 {found}, this run made {file.sha256} for it: the file is damaged or not ours; "
+                "delete it and run again"
+            ) from None
+    return file
+
+
+def load_receipt(work: str, name: str, *roots: str) -> dict[str, Any] | None:
+    """The receipt of a step that is complete, None where it or one of its files is missing.
+
+    Its `files` are [root, path, bytes] with the root by number: 0 the work folder, 1 and on `roots`.
+    """
+    try:
+        receipt: dict[str, Any] = json.loads(storage.read(storage.join(work, "pack", name)))
+        for root, path, size in receipt["files"]:
+            if storage.stat(storage.join((work, *roots)[root], path)).size != size:
+                return None
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    return receipt
+
+
+def save_receipt(work: str, name: str, receipt: dict[str, Any]) -> None:
+    """Vouch for a step, after all its files are written. Equal attempts write equal bytes, so any may win."""
+    storage.write(storage.join(work, "pack", name), canonical_json(receipt))

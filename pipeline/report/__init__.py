@@ -1,0 +1,1 @@
+"""report.html: a dataset for people who would rather look than read."""

@@ -1,0 +1,121 @@
+"""Documents to look at: kept and dropped ones, the largest clusters, near duplicates side by side."""
+
+from collections.abc import Sequence
+
+from pipeline.report.difference import mark_difference
+from pipeline.report.facts import Cluster, Drop, Facts, Pair, Sample
+from pipeline.report.tables import anchor
+from pipeline.report.words import count, escape, number, plural
+
+__all__ = ["cluster_cards", "damage_list", "dropped_samples", "kept_samples", "pair_cards"]
+
+DOT = " \u00b7 "
+SHOWN_CHARS = 600
+FADE_CHARS = 420  # a longer text is cut by its box, and fades
+
+
+def kept_samples(facts: Facts) -> str:
+    """Some kept documents."""
+    return _cards([_card(sample) for sample in facts.samples])
+
+
+def dropped_samples(facts: Facts) -> str:
+    """Some dropped documents of each rule, folded away."""
+    return "".join(_rule_samples(drop, index == 0) for index, drop in enumerate(_shown(facts)))
+
+
+def _shown(facts: Facts) -> list[Drop]:
+    return [drop for drop in facts.drops if drop.samples]
+
+
+def _rule_samples(drop: Drop, is_first: bool) -> str:
+    cards = _cards([_card(sample, _verdict(drop, sample)) for sample in drop.samples])
+    return (
+        f'<details id="{anchor(drop)}"{" open" if is_first else ""}><summary><code>{escape(drop.rule)}</code>'
+        f'<span class="soft">{escape(drop.says)}</span><span class="n">{count(drop.count)}</span></summary>{cards}</details>'
+    )
+
+
+def _verdict(drop: Drop, sample: Sample) -> str:
+    if sample.value is None:
+        return ""
+    if drop.stage in ("exact", "near"):
+        return f"similarity {number(sample.value)}"
+    if sample.threshold is None:
+        return f"measured {number(sample.value)}"
+    return f"measured {number(sample.value)}, threshold {number(sample.threshold)}"
+
+
+def _cards(cards: Sequence[str]) -> str:
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _card(sample: Sample, verdict: str = "") -> str:
+    facts = [sample.source]
+    facts += [sample.language] if sample.language else []
+    facts += [plural(sample.num_words, "word")] if sample.num_words is not None else []
+    note = f'<span class="verdict">{escape(verdict)}</span>' if verdict else ""
+    return f'<article class="card"><header>{escape(DOT.join(facts))} {note}{_url(sample)}</header>{_text(sample.text)}</article>'
+
+
+def _url(sample: Sample) -> str:
+    # Plain text, never a link: nobody should reach what a crawl found by a slip of the mouse.
+    return f'<bdi class="url">{escape(sample.url or sample.place)}</bdi>'
+
+
+def _text(text: str | None) -> str:
+    if text is None:
+        return ""
+    short = " short" if len(text) < FADE_CHARS and text.count("\n") < 9 else ""
+    return f'<p class="text{short}" dir="auto">{escape(text[:SHOWN_CHARS])}</p>'
+
+
+def cluster_cards(facts: Facts) -> str:
+    """The largest clusters: the kept document, and which others it stands for."""
+    return _cards([_cluster_card(cluster) for cluster in facts.clusters])
+
+
+def _cluster_card(cluster: Cluster) -> str:
+    kept = cluster.kept
+    head = (
+        f"{_url(kept)}{_text(kept.text[:240] if kept.text else None)}"
+        if kept
+        else '<p class="soft">no document of it was kept</p>'
+    )
+    rows = "".join(
+        f'<li><bdi class="url">{escape(twin.url or twin.place)}</bdi><span class="soft">{escape(rule)}, similarity {number(twin.value)}</span></li>'
+        for twin, rule in cluster.twins
+    )
+    unseen = cluster.size - len(cluster.twins) - (1 if kept else 0)
+    more = f'<p class="soft">and {count(unseen)} more</p>' if unseen > 0 else ""
+    return (
+        f'<article class="card"><header>{plural(cluster.size, "document")}, one kept</header>{head}'
+        f'<ul class="twins">{rows}</ul>{more}</article>'
+    )
+
+
+def pair_cards(facts: Facts) -> str:
+    """Near duplicates with their differences marked."""
+    return _cards(
+        [_pair_card(pair) for pair in facts.pairs if pair.dropped.text is not None and pair.twin.text is not None]
+    )
+
+
+def _pair_card(pair: Pair) -> str:
+    difference = mark_difference(pair.twin.text or "", pair.dropped.text or "")
+    return (
+        f'<article class="card"><header>similarity {number(pair.dropped.value)}'
+        f'<bdi class="url"><ins>{escape(pair.dropped.url or pair.dropped.place)}</ins></bdi>'
+        f'<bdi class="url"><del>{escape(pair.twin.url or pair.twin.place)}</del></bdi></header>'
+        f'<p class="text pair" dir="auto">{difference}</p></article>'
+    )
+
+
+def damage_list(facts: Facts) -> str:
+    """What could not be read, and where."""
+    rows = "".join(
+        f"<li><code>{escape(rule)}</code> {escape(sample.source)}/{escape(sample.place)}</li>"
+        for sample, rule in facts.damage
+    )
+    more = facts.damaged - len(facts.damage)
+    return f'<ul class="twins">{rows}</ul>' + (f'<p class="soft">and {count(more)} more</p>' if more > 0 else "")

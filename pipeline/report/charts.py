@@ -1,0 +1,161 @@
+"""Column charts as inline SVG, drawn by hand: no script, and the colours are the page's."""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import isqrt, log10
+
+from pipeline.report.facts import Facts
+from pipeline.report.words import count, escape
+
+__all__ = ["Column", "cluster_chart", "columns_chart", "half_octave", "length_chart", "similarity_chart"]
+
+WIDTH, HEIGHT = 520.0, 230.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 6.0, 12.0, 34.0
+
+
+@dataclass
+class Column:
+    """One column: stacked amounts by colour class, from the bottom up."""
+
+    tick: str  # under the column; empty: none
+    says: str  # on pointing at it
+    parts: list[tuple[str, int]]
+
+    @property
+    def total(self) -> int:
+        """Height of the column."""
+        return sum(amount for _, amount in self.parts)
+
+
+def columns_chart(name: str, title: str, axis: str, columns: list[Column]) -> str:
+    """A chart of stacked columns with a zero line, a few grid lines and ticks."""
+    highest = max((column.total for column in columns), default=0)
+    if not highest:
+        return '<p class="soft">Nothing to show.</p>'
+    ticks = _ticks(highest)
+    scale = (HEIGHT - TOP - BOTTOM) / max(ticks[-1], highest)
+    step = (WIDTH - LEFT - RIGHT) / len(columns)
+    gap = min(3.0, step / 6)
+    ground = HEIGHT - BOTTOM
+    body = []
+    for tick in ticks:
+        y = ground - tick * scale
+        body.append(f'<line class="grid" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        body.append(f'<text class="tick" x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{_brief(tick)}</text>')
+    for index, column in enumerate(columns):
+        x, y = LEFT + index * step + gap / 2, ground
+        body.append(f"<g><title>{escape(column.says)}</title>")
+        # The whole height answers to the pointer, or a short column could not be asked.
+        body.append(f'<rect class="ask" x="{x:.1f}" y="{TOP:g}" width="{step - gap:.1f}" height="{ground - TOP:g}"/>')
+        for colour, amount in column.parts:
+            if amount:
+                tall = max(1.0, amount * scale)
+                y -= tall
+                body.append(
+                    f'<rect class="{colour}" x="{x:.1f}" y="{y:.1f}" width="{step - gap:.1f}" height="{tall:.1f}"/>'
+                )
+        body.append("</g>")
+        if column.tick:
+            body.append(
+                f'<text class="tick" x="{x + (step - gap) / 2:.1f}" y="{ground + 16:g}" text-anchor="middle">{escape(column.tick)}</text>'
+            )
+    body.append(
+        f'<text class="tick axis" x="{(LEFT + WIDTH) / 2:g}" y="{HEIGHT - 3:g}" text-anchor="middle">{escape(axis)}</text>'
+    )
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-labelledby="{name}-t">'
+        f'<title id="{name}-t">{escape(title)}</title>{"".join(body)}</svg>'
+    )
+
+
+def length_chart(facts: Facts) -> str:
+    """Documents by words, kept under dropped, two columns an octave."""
+    both = facts.words_kept + facts.words_dropped
+    if not both:
+        return '<p class="soft">No document was measured.</p>'
+    columns = []
+    for half in range(min(both), max(both) + 1):
+        kept, dropped = facts.words_kept[half], facts.words_dropped[half]
+        low, high = half_octave(half), half_octave(half + 1) - 1
+        if high < low:
+            continue  # no whole number lies between 2^0.5 and 2
+        columns.append(
+            Column(
+                _brief(low) if half % 4 == 0 else "",
+                f"{count(low)} to {count(high)} words: {count(kept)} kept, {count(dropped)} dropped",
+                [("keep", kept), ("gone", dropped)],
+            )
+        )
+    return columns_chart("lengths", "Documents by number of words, kept and dropped", "words", columns)
+
+
+def half_octave(half: int) -> int:
+    """The smallest number of words in a column: 0 (column -1), 1, 2, 2, 3, 4, 6, 8, 12, ..."""
+    return isqrt((1 << half) - 1) + 1 if half > 0 else half + 1
+
+
+def cluster_chart(facts: Facts) -> str:
+    """Clusters of two and more documents by size, in octaves from 5 on."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for size, clusters in facts.cluster_sizes.items():
+        if size > 1:
+            sizes[_size_class(size)] += clusters
+    if not sizes:
+        return '<p class="soft">No two documents were alike.</p>'
+    columns = []
+    for low, high in _size_classes(max(sizes)[0]):
+        label = str(low) if low == high else f"{_brief(low)}\u2013{_brief(high)}"
+        clusters = sizes[low, high]
+        columns.append(Column(label, f"{label} documents: {count(clusters)} clusters", [("dup", clusters)]))
+    return columns_chart("clusters", "Clusters of duplicates by size", "documents in a cluster", columns)
+
+
+def _size_class(size: int) -> tuple[int, int]:
+    if size < 5:
+        return size, size
+    low = 1 << ((size - 1).bit_length() - 1)
+    return low + 1, 2 * low
+
+
+def _size_classes(last: int) -> list[tuple[int, int]]:
+    classes, size = [], 2
+    while size <= last:
+        classes.append(_size_class(size))
+        size = classes[-1][1] + 1
+    return classes
+
+
+def similarity_chart(facts: Facts) -> str:
+    """Near duplicates by their similarity to the verified neighbour, one column a percent."""
+    if not facts.similarities:
+        return '<p class="soft">No near duplicates.</p>'
+    low = min(facts.similarities) // 5 * 5
+    columns = [
+        Column(
+            f"{percent / 100:.2f}" if percent % 5 == 0 else "",
+            f"similarity {percent / 100:.2f}: {count(facts.similarities[percent])} documents",
+            [("dup", facts.similarities[percent])],
+        )
+        for percent in range(low, 101)
+    ]
+    return columns_chart(
+        "similarities", "Near duplicates by similarity", "similarity to the nearest verified twin", columns
+    )
+
+
+def _ticks(highest: int) -> list[int]:
+    """0 and two to five round numbers up to just above the highest."""
+    step = 10 ** int(log10(highest))
+    for part in (step // 5, step // 2, step, 2 * step):
+        if part >= 1 and highest / part <= 4:
+            step = part
+            break
+    return list(range(0, highest + step, step))
+
+
+def _brief(value: int) -> str:
+    """1024 -> 1k: for ticks."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)

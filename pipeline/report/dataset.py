@@ -1,0 +1,193 @@
+"""A dataset opened for looking: ledgers read batch by batch, texts and measures fetched from the parts.
+
+Shared by the report, `gristmill explain` and `gristmill diff`. Memory follows the batch, not the dataset.
+"""
+
+import bisect
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ingest.receipts import Receipt
+from schemas import storage
+from schemas.generation import Manifest
+from schemas.manifest import DatasetError, read_files, read_inputs, read_manifest, read_shards
+from schemas.recipe import Recipe, load_recipe
+
+__all__ = ["Dataset", "Parts", "Place", "open_dataset", "open_parts"]
+
+BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A row of a ledger."""
+
+    ledger: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A generation with its tables."""
+
+    uri: str
+    manifest: Manifest
+    shards: pa.Table
+    files: pa.Table
+    inputs: pa.Table
+
+    def ledgers(self) -> range:
+        """The numbers of the ledgers that the generation lists."""
+        return range(len(self.manifest.groups))
+
+    def ledger_batches(self, ledger: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The ledger's rows as (first row, batch)."""
+        with self._ledger(ledger) as file:
+            first = 0
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                yield first, batch
+                first += batch.num_rows
+
+    def rows(self, places: Iterable[Place]) -> dict[Place, dict[str, Any]]:
+        """Rows of the ledgers with all their columns; only the row groups that hold one are read."""
+        wanted: dict[int, list[int]] = {}
+        for place in sorted(set(places)):
+            wanted.setdefault(place.ledger, []).append(place.row)
+        found: dict[Place, dict[str, Any]] = {}
+        for ledger, rows in wanted.items():
+            with self._ledger(ledger) as file:
+                first = 0
+                for group in range(file.num_row_groups):
+                    last = first + file.metadata.row_group(group).num_rows
+                    inside = [row for row in rows if first <= row < last]
+                    if inside:
+                        table = file.read_row_group(group).take(pa.array([row - first for row in inside], pa.int64()))
+                        found |= zip([Place(ledger, row) for row in inside], table.to_pylist(), strict=True)
+                    first = last
+        return found
+
+    @contextlib.contextmanager
+    def _ledger(self, ledger: int) -> Iterator[pq.ParquetFile]:
+        path = self.path(ledger)
+        try:
+            with storage.open_input(storage.join(self.uri, path)) as source, pq.ParquetFile(source) as file:
+                yield file
+        except FileNotFoundError:
+            raise DatasetError(f"{self.uri}: {path} is missing; the dataset is not complete") from None
+
+    def path(self, number: int) -> str:
+        """A file of the generation by its number."""
+        return str(self.files["path"][number].as_py())
+
+    def paths(self, prefix: str) -> list[str]:
+        """The generation's files below a prefix."""
+        return sorted(path for path in self.files["path"].to_pylist() if path.startswith(prefix))
+
+    def recipe_text(self) -> str:
+        """The recipe as stored with the dataset; empty if it was not."""
+        for path in self.paths("recipe-"):
+            return storage.read(storage.join(self.uri, path)).decode("utf-8")
+        return ""
+
+    def recipe(self, directory: str) -> Recipe | None:
+        """The recipe; `directory` takes a copy if the dataset is remote."""
+        for path in self.paths("recipe-"):
+            return load_recipe(str(storage.fetch(storage.join(self.uri, path), directory)))
+        return None
+
+    def part_of(self, place: Place) -> tuple[int, int]:
+        """The part number and row behind a row of a ledger: a ledger holds its group's parts in order."""
+        parts = self.manifest.groups[place.ledger].parts
+        ends = list(itertools.accumulate(self.manifest.parts[part].rows for part in parts))
+        index = bisect.bisect_right(ends, place.row)
+        if index == len(parts):
+            raise DatasetError(f"{self.uri}: row {place.row} lies beyond the parts of {self.path(place.ledger)}")
+        return parts[index], place.row - (ends[index - 1] if index else 0)
+
+    def place_of(self, part: int, row: int) -> Place:
+        """The ledger's row of a row of a part."""
+        for ledger, group in enumerate(self.manifest.groups):
+            if part in group.parts:
+                before = group.parts[: group.parts.index(part)]
+                return Place(ledger, row + sum(self.manifest.parts[number].rows for number in before))
+        raise DatasetError(f"{self.uri}: no group holds part {part}")
+
+
+def open_dataset(uri: str, generation: int | None = None) -> Dataset:
+    """The newest generation of a dataset, or the one asked for. Raises DatasetError."""
+    manifest = read_manifest(uri, generation)
+    return Dataset(uri, manifest, read_shards(uri, manifest), read_files(uri, manifest), read_inputs(uri, manifest))
+
+
+class Parts:
+    """The part files behind a dataset, as far as the work folder still has them."""
+
+    def __init__(self, uris: Mapping[int, str], missing: str) -> None:
+        self._uris = uris
+        self.missing = missing  # why there are none, or not all; empty: all are there
+
+    def __contains__(self, part: int) -> bool:
+        return part in self._uris
+
+    def numbers(self) -> list[int]:
+        """The parts that are there."""
+        return sorted(self._uris)
+
+    def batches(self, part: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """A part's rows in order, only the columns asked for (those it has; None: all)."""
+        uri = self._uris[part]
+        path = storage.local_path(uri)
+        with pa.memory_map(str(path)) if path is not None else storage.open_input(uri) as source:
+            with pa.ipc.open_file(source) as reader:
+                names = reader.schema.names
+            fields = [index for index, name in enumerate(names) if columns is None or name in columns]
+            options = pa.ipc.IpcReadOptions(included_fields=fields)
+            with pa.ipc.open_file(source, options=options) as reader:
+                for index in range(reader.num_record_batches):
+                    yield reader.get_batch(index)
+
+    def take(self, part: int, rows: Iterable[int], columns: Sequence[str] | None = None) -> tuple[list[int], pa.Table]:
+        """Some rows of a part, sorted by number, with the columns asked for (None: all)."""
+        wanted = sorted(set(rows))
+        found, first, position = [], 0, 0
+        for batch in self.batches(part, columns):
+            inside = []
+            while position < len(wanted) and wanted[position] < first + batch.num_rows:
+                inside.append(wanted[position] - first)
+                position += 1
+            if inside or not found:  # of no row at all the columns are wanted still
+                found.append(batch.take(pa.array(inside, pa.int64())))
+            first += batch.num_rows
+            if position == len(wanted):
+                break
+        return wanted[:position], pa.Table.from_batches(found)
+
+
+def open_parts(dataset: Dataset, work: str | None) -> Parts:
+    """The dataset's parts, found in the work folder (default: DATASET/work) by their digests."""
+    folder = work or storage.join(dataset.uri, "work")
+    wanted: dict[str, list[int]] = {}
+    for number, part in enumerate(dataset.manifest.parts):
+        wanted.setdefault(part.sha256, []).append(number)  # parts without a row may be equal
+    uris: dict[int, str] = {}
+    try:
+        for stat in storage.list_files(storage.join(folder, "receipts")):
+            receipt = Receipt.from_json(storage.read(stat.uri))
+            uri = storage.join(folder, receipt.path)
+            if receipt.sha256 in wanted and storage.exists(uri):
+                uris |= dict.fromkeys(wanted[receipt.sha256], uri)
+    except storage.StorageError as error:
+        return Parts({}, f"{error}.")
+    missing = len(dataset.manifest.parts) - len(uris)
+    if not missing:
+        return Parts(uris, "")
+    return Parts(
+        uris,
+        f"{missing} of {len(dataset.manifest.parts)} parts are not in {folder}; give --work if they lie elsewhere.",
+    )

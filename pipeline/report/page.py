@@ -1,0 +1,164 @@
+"""The report's page: one file without scripts, links to the outside or anything fetched."""
+
+from pipeline.report.cards import cluster_cards, damage_list, dropped_samples, kept_samples, pair_cards
+from pipeline.report.charts import cluster_chart, length_chart, similarity_chart
+from pipeline.report.facts import Facts
+from pipeline.report.funnel import funnel_picture
+from pipeline.report.style import STYLE
+from pipeline.report.tables import inputs_table, languages_table, rules_table, tokens_table
+from pipeline.report.words import count, escape, plural, share
+
+__all__ = ["render"]
+
+KEY = '<li><i class="{}"></i>{}</li>'
+
+
+def render(facts: Facts) -> str:
+    """The page as HTML; equal facts give equal bytes."""
+    sections = [
+        ("funnel", "Funnel", _funnel(facts)),
+        ("rules", "Rules", _rules(facts)),
+        ("languages", "Languages", _languages(facts)),
+        ("duplicates", "Duplicates", _duplicates(facts)),
+        ("tokens", "Tokens", _tokens(facts)),
+        ("kept", "Kept texts", _kept(facts)),
+        ("dropped", "Dropped texts", _dropped(facts)),
+        ("inputs", "Input files", _inputs(facts)),
+        ("origin", "Origin", _origin(facts)),
+    ]
+    shown = [(anchor, title, body) for anchor, title, body in sections if body]
+    links = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title, _ in shown)
+    bodies = "".join(
+        f'<section id="{anchor}"><h2>{escape(title)}</h2>{body}</section>' for anchor, title, body in shown
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        # Should a string of the crawl ever become markup after all, it still could neither run nor fetch anything.
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{escape(facts.name)} \u00b7 Gristmill report</title><style>{STYLE}</style></head><body>"
+        f'<header class="top">{_head(facts)}</header><nav aria-label="Sections"><ul>{links}</ul></nav>'
+        f"<main>{bodies}<footer>Written by <code>gristmill report</code> from the ledger of generation {facts.generation}.</footer></main>"
+        "</body></html>\n"
+    )
+
+
+def _head(facts: Facts) -> str:
+    languages = [language for language in facts.languages if language.kept]
+    tiles = [
+        ("records read", count(facts.rows), ""),
+        ("documents kept", count(facts.kept), share(facts.kept, facts.rows)),
+        ("tokens", count(facts.tokens), ""),
+        ("shards", count(sum(entry.shards for entry in facts.tokens_by)), ""),
+        ("languages kept", count(len(languages)), ""),
+        ("input files", count(facts.num_inputs), f"in {plural(len(facts.sources), 'source')}"),
+    ]
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{value} <small>{escape(note)}</small></dd></div>"
+        for name, value, note in tiles
+    )
+    return (
+        f'<p class="maker">Gristmill \u00b7 generation {facts.generation}</p><h1>{escape(facts.name)}</h1>'
+        f'<p class="claim">Of {count(facts.rows)} records read, <b>{count(facts.kept)} documents are kept</b> '
+        f"and hold {count(facts.tokens)} tokens.</p>"
+        f'<dl class="tiles">{cells}</dl>'
+    )
+
+
+def _funnel(facts: Facts) -> str:
+    return funnel_picture(facts)
+
+
+def _rules(facts: Facts) -> str:
+    note = (
+        "A record counts for the first rule that it fails. <i>Fail it</i>: documents with a text that fail the rule, whatever else "
+        "they fail. <i>Fail only it</i>: what the rules would let through if this one were turned off."
+        if any(drop.alone is not None for drop in facts.drops)
+        else "A record counts for the first rule that it fails."
+    )
+    return f'<p class="lead">{note}</p>{rules_table(facts)}'
+
+
+def _languages(facts: Facts) -> str:
+    key = "".join(
+        KEY.format(colour, says)
+        for colour, says in (("keep", "kept"), ("rule", "dropped by a rule"), ("dup", "duplicate"))
+    )
+    lengths = "".join(KEY.format(colour, says) for colour, says in (("keep", "kept"), ("gone", "dropped")))
+    return (
+        f'<p class="lead">Every text that was measured, by its best label.</p><ul class="key">{key}</ul>{languages_table(facts)}'
+        f'<figure style="max-width:720px;margin-top:36px"><h3>Length</h3><ul class="key">{lengths}</ul>{length_chart(facts)}</figure>'
+        if facts.languages
+        else ""
+    )
+
+
+def _duplicates(facts: Facts) -> str:
+    clusters = sum(number for size, number in facts.cluster_sizes.items() if size > 1)
+    if not clusters:
+        return '<p class="lead">No two documents were alike.</p>'
+    inside = sum(size * number for size, number in facts.cluster_sizes.items() if size > 1)
+    charts = f'<div class="two"><figure><h3>Clusters by size</h3>{cluster_chart(facts)}</figure>'
+    if facts.similarities:
+        charts += f"<figure><h3>How alike near duplicates are</h3>{similarity_chart(facts)}</figure>"
+    pairs = (
+        f'<h3 style="margin-top:36px">What differs</h3><p class="lead">Near duplicates beside the verified neighbour: <ins>only in the dropped one</ins>, <del>only in the other</del>.</p>{pair_cards(facts)}'
+        if any(pair.dropped.text is not None for pair in facts.pairs)
+        else ""
+    )
+    return (
+        f'<p class="lead">{plural(clusters, "cluster")} of two and more hold {count(inside)} documents; one of each is kept.</p>'
+        f'{charts}</div><h3 style="margin-top:36px">The largest clusters</h3>{cluster_cards(facts)}{pairs}'
+    )
+
+
+def _tokens(facts: Facts) -> str:
+    return (
+        f'<p class="lead">What the shards in use hold; the end of text is a token.</p>{tokens_table(facts)}'
+        if facts.tokens_by
+        else ""
+    )
+
+
+def _kept(facts: Facts) -> str:
+    return (
+        f'{_missing(facts)}<p class="lead">Chosen by a hash, so that they are the same on every run.</p>{kept_samples(facts)}'
+        if facts.samples
+        else ""
+    )
+
+
+def _dropped(facts: Facts) -> str:
+    body = dropped_samples(facts)
+    return f'{_missing(facts)}<p class="lead">Some of each rule, with what was measured.</p>{body}' if body else ""
+
+
+def _missing(facts: Facts) -> str:
+    return "" if facts.has_texts else f'<p class="note">The texts cannot be shown: {escape(facts.texts_missing)}</p>'
+
+
+def _inputs(facts: Facts) -> str:
+    damage = (
+        f'<h3 style="margin-top:28px">Damage</h3>{damage_list(facts)}'
+        if facts.damaged
+        else '<p class="soft">Nothing was damaged.</p>'
+    )
+    kinds = ", ".join(f"{count(amount)} {escape(kind)}" for kind, amount in sorted(facts.records.items()))
+    return f'<p class="lead">{plural(facts.num_inputs, "file")}: {kinds}.</p>{inputs_table(facts)}{damage}'
+
+
+def _origin(facts: Facts) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="hex"><code>{escape(value)}</code></td></tr>'
+        for name, value in facts.digests
+    )
+    rows += "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="hex">{escape(value)}</td></tr>'
+        for name, value in facts.about
+    )
+    recipe = (
+        f'<h3 style="margin-top:28px">The recipe</h3><pre class="recipe">{escape(facts.recipe)}</pre>'
+        if facts.recipe
+        else ""
+    )
+    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>{recipe}'

@@ -1,0 +1,37 @@
+"""One driver at a time on a local dataset; on object stores the create-only commit alone decides."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from schemas import storage
+
+__all__ = ["driver_lock"]
+
+
+@contextlib.contextmanager
+def driver_lock(output: str) -> Iterator[None]:
+    """Hold `OUTPUT/.lock` while a driver works; the kernel frees it when the process dies, however it dies.
+
+    Raises storage.StorageError when another driver holds it.
+    """
+    folder = storage.local_path(output)
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise storage.StorageError(
+                f"{output}: another driver (process {holder}) works on this dataset: wait for it, or stop it first"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

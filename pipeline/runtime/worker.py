@@ -1,0 +1,31 @@
+"""A local worker process: Beam's own, with one thread for each library, for there is a process for each core."""
+
+import os
+import sys
+import traceback
+
+from pipeline.runtime.quiet import quiet_worker
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Serve the driver that started this process."""
+    for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    quiet_worker()
+    import pyarrow
+    from apache_beam.runners.worker import sdk_worker_main
+
+    pyarrow.set_cpu_count(1)
+    # Beam prints each exception of a stage here and sends it to the driver as well, which tells the user.
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        sdk_worker_main.main(sys.argv)
+    except BaseException:
+        traceback.print_exc(file=sys.__stderr__)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""The recipe: everything that decides a dataset, in one YAML file.
+
+A recipe is read into the models below. An unknown key is refused with the nearest known name, a wrong
+value with its place. Where the data lies (`output`, `work`, each source's `root`) is not part of the recipe's
+digest: the same recipe on a laptop and on a bucket makes the same dataset.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "Edits",
+    "Exact",
+    "Extract",
+    "Minhash",
+    "Near",
+    "Read",
+    "Recipe",
+    "RecipeError",
+    "Shards",
+    "Source",
+    "Split",
+    "TokenizerOptions",
+    "canonical_json",
+    "load_recipe",
+]
+
+MIB = 1 << 20
+
+
+class RecipeError(ValueError):
+    """The recipe cannot be used: its message says where and why (exit code 2)."""
+
+
+class Section(BaseModel):
+    """A part of the recipe: immutable, and closed against unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """A named input with a root; its files are named by their path below the root."""
+
+    root: str = Field(description="folder or bucket prefix: a path, s3://, gs:// or https://")
+    inputs: list[str] = Field(
+        default=["**"], min_length=1, description="globs below the root, or @FILE with one path a line"
+    )
+    format: Literal["auto", "warc", "jsonl", "parquet"] = Field(
+        default="auto", description="auto: by the file's name; warc covers WET and ARC"
+    )
+    text_field: str = Field(default="text", description="JSONL and Parquet: the field with the text")
+    id_field: str = Field(default="id", description="JSONL and Parquet: the field with the record's id")
+    url_field: str = Field(default="url", description="JSONL and Parquet: the field with the URL")
+    date_field: str = Field(default="date", description="JSONL and Parquet: the field with an ISO 8601 date")
+
+
+class Read(Section):
+    """Limits of reading; what exceeds one is a dropped record."""
+
+    max_record_bytes: int = Field(default=64 * MIB, gt=0, description="a record as stored in its archive")
+    max_decoded_bytes: int = Field(default=64 * MIB, gt=0, description="a body after content encoding is undone")
+    max_ratio: float = Field(default=200.0, gt=1, description="decoded bytes over stored bytes of a body above 1 MiB")
+    part_bytes: int = Field(default=256 * MIB, ge=1 * MIB, description="input bytes of a part, about")
+    mime_types: list[str] = Field(
+        default=["text/html", "application/xhtml+xml", "text/plain"], description="responses of other types are dropped"
+    )
+    conversions: bool = Field(default=True, description="read WET conversion records as text")
+
+
+class Extract(Section):
+    """How a page becomes text."""
+
+    method: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    main_content: bool = Field(default=True, description="leave out menus, footers and the like")
+    max_cpu_seconds: float = Field(default=20.0, gt=0, description="CPU time a page may take")
+    max_memory_bytes: int = Field(default=2048 * MIB, ge=256 * MIB, description="memory the extracting process may take")
+
+
+class C4Lines(Section):
+    """C4's rewriting of a text, line by line (Raffel et al. 2020, section 2.2; datatrove's reading)."""
+
+    end_mark: bool = Field(default=True, description="drop lines without a terminal punctuation mark")
+    min_words: int = Field(default=3, ge=0, description="drop lines with fewer words; 0: keep")
+    max_word_chars: int = Field(default=1000, ge=0, description="drop lines with a longer word; 0: keep")
+    citations: bool = Field(default=True, description="delete [1], [edit] and [citation needed]")
+    javascript: bool = Field(default=True, description="drop lines that name javascript")
+    policies: bool = Field(default=True, description="drop lines with a policy phrase")
+
+
+class Edits(Section):
+    """What is changed in a text; each is a span over the text as extracted."""
+
+    c4: C4Lines | None = None
+    mask: list[Literal["email", "ip"]] = []
+
+
+class Minhash(Section):
+    """MinHash signatures, as datasketch 2.0 makes them with scheme="affine32"."""
+
+    num_hashes: int = Field(default=112, ge=1, le=4096)
+    shingle: int = Field(default=5, ge=1, le=64, description="words a shingle; a Han or Kana character is a word")
+    seed: int = Field(default=1, ge=0, lt=1 << 32)
+
+
+class Measure(Section):
+    """What is measured of each document."""
+
+    language_model: str = Field(default="builtin:lid.176.ftz", description="a fastText model")
+    url_block_list: str | None = Field(default=None, description="a file of domains, one a line")
+    minhash: Minhash = Minhash()
+
+
+class Rule(Section):
+    """A rule of the user's own over any signal: dropped when value < min or value > max."""
+
+    signal: str
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "Rule":
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min={self.min:g} exceeds max={self.max:g}: swap them or widen the range")
+        return self
+
+
+class Exact(Section):
+    """Exact duplicates by the hash of the final text."""
+
+
+class Near(Section):
+    """Near duplicates by MinHash-LSH with verified pairs."""
+
+    threshold: float = Field(default=0.8, gt=0, le=1, description="similarity at which two documents are one")
+    bands: int | None = Field(default=None, ge=1, description="default: by datasketch's search for the threshold")
+    rows: int | None = Field(default=None, ge=1, description="hashes a band")
+    false_negative_weight: float = Field(
+        default=0.9, gt=0, lt=1, description="weight of missed pairs in the search; pairs are verified, so false ones only cost time"
+    )
+    verify: Literal["signature", "exact"] = Field(
+        default="signature", description="similarity from signatures, or the Jaccard similarity of all shingles"
+    )
+
+    @model_validator(mode="after")
+    def _both(self) -> "Near":
+        if (self.bands is None) != (self.rows is None):
+            raise ValueError("bands and rows go together: give both or neither")
+        return self
+
+
+class Split(Section):
+    """Which documents are held out for validation; duplicates never stand on both sides."""
+
+    validation: float = Field(default=0.01, ge=0, lt=1, description="fraction of clusters")
+    similarity: float | None = Field(default=None, gt=0, le=1, description="default: the near threshold")
+
+
+class TokenizerOptions(Section):
+    """The tokenizer: a file to load, or how to train a byte-level BPE."""
+
+    file: str | None = Field(default=None, description="a tokenizer.json to load; the rest is for training one")
+    vocab_size: int = Field(default=32_000, ge=257, le=1 << 24)
+    sample_bytes: int = Field(default=256 * MIB, gt=0, description="text of kept documents to train on")
+    end_of_text: str = Field(default="<|endoftext|>", min_length=1)
+    special_tokens: list[str] = Field(default=[], description="further special tokens of a trained tokenizer")
+
+
+class Shards(Section):
+    """How the dataset is cut."""
+
+    shard_bytes: int = Field(default=32 * MIB, ge=4096, description="bytes of a shard, about")
+    batch_bytes: int = Field(default=4 * MIB, ge=1024, description="bytes of a record batch in a shard, about")
+    group_bytes: int = Field(default=256 * MIB, ge=4096, description="measured text of a group of parts, about")
+    partition_by: list[Literal["language"]] = []
+    sequence_lengths: list[int] = Field(default=[], description="lengths whose packed rows are counted in the manifest")
+
+
+PREFERENCES = ("longer_text", "shorter_text", "earlier_date", "later_date")
+
+
+class Recipe(Section):
+    """One dataset's recipe."""
+
+    name: str = Field(default="dataset", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    output: str | None = Field(default=None, description="the dataset's folder or prefix")
+    work: str | None = Field(default=None, description="folder of parts and decisions; default OUTPUT/work")
+    sources: dict[str, Source] = Field(min_length=1)
+    read: Read = Read()
+    extract: Extract = Extract()
+    edits: Edits = Edits()
+    measure: Measure = Measure()
+    rules: dict[str, float | list[str] | Rule | None] = Field(
+        default={}, description="rule: threshold, in the order of testing; null turns a rule off"
+    )
+    exact: Exact | None = Exact()
+    near: Near | None = Near()
+    prefer: list[str] = Field(
+        default=["longer_text", "earlier_date"],
+        description="which of several duplicates is kept: longer_text, shorter_text, earlier_date, later_date, highest:SIGNAL, lowest:SIGNAL",
+    )
+    split: Split = Split()
+    tokenizer: TokenizerOptions = TokenizerOptions()
+    shards: Shards = Shards()
+
+    @model_validator(mode="after")
+    def _preferences(self) -> "Recipe":
+        for wish in self.prefer:
+            if wish not in PREFERENCES and not wish.startswith(("highest:", "lowest:")):
+                raise ValueError(f"prefer: {wish!r} is none of {', '.join(PREFERENCES)}, highest:SIGNAL, lowest:SIGNAL")
+        near, hashes = self.near, self.measure.minhash.num_hashes
+        if near and near.bands and near.rows and near.bands * near.rows > hashes:
+            raise ValueError(
+                f"near: bands={near.bands} times rows={near.rows} exceeds measure.minhash.num_hashes={hashes}: "
+                "raise num_hashes or lower one of them"
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What the recipe's digest covers: all but where things lie."""
+        data = self.model_dump(mode="json", exclude={"output", "work"})
+        for source in data["sources"].values():
+            del source["root"]
+        # The first rule that fails names the reason, so their order is part of the recipe.
+        data["rules"] = [[name, bound] for name, bound in data["rules"].items()]
+        return data
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON of `identity` (hex). Asset files enter by their content in the manifest."""
+        return hashlib.sha256(canonical_json(self.identity())).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: the form that every digest is taken over."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe at `path` (local, or the name of a shipped one), changed by `key.path=value` overrides.
+
+    Raises RecipeError with the place and the nearest known name.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error}") from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections, this is {type(data).__name__}")
+    for override in overrides:
+        _override(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise RecipeError("\n".join(f"{path}: {_explain(fault)}" for fault in error.errors())) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where plain YAML keeps the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in place; the value is YAML."""
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set {override}: write key.path=value, as in near.threshold=0.7")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from None
+    place: Any = data
+    section, _, rest = path.partition(".")
+    # A rule's name has dots of its own: everything after `rules.` is the name.
+    keys = [section, rest] if section == "rules" and rest else path.split(".")
+    for key in keys[:-1]:
+        if place.get(key) is None:
+            place[key] = {}
+        place = place[key]
+        if not isinstance(place, dict):
+            raise RecipeError(f"--set {override}: {key} is not a section")
+    place[keys[-1]] = parsed
+
+
+def _explain(fault: Any) -> str:
+    """One validation fault as `place: what is wrong`, with the nearest known name for an unknown key."""
+    place = [str(step) for step in fault["loc"]]
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(Recipe, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        return f"{'.'.join(place)}: unknown key; {hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
+    return f"{'.'.join(place)}: {message}{given}" if place else f"{message}{given}"
+
+
+def _known_keys(model: Any, path: list[str]) -> list[str]:
+    """The keys that a section may have, found by walking the models along `path`."""
+    for step in path:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(step)
+            model = _section(field.annotation) if field else None
+        # The step under a mapping (a source's name, a rule's name) leaves the model as it is.
+        elif model is None:
+            return []
+        if isinstance(model, tuple):
+            model = model[0]
+            continue
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _section(annotation: Any) -> Any:
+    """The section model inside an annotation: `X | None` -> X, `dict[str, X]` -> X."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is not None:
+        for inner in get_args(annotation):
+            found = _section(inner)
+            if found is not None:
+                return found
+    return None

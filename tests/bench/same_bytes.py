@@ -1,0 +1,147 @@
+"""One recipe, many ways to run it, one digest: prints a row a way and exits 1 when two differ.
+
+    python tests/bench/same_bytes.py RECIPE [--ways in-process,processes-2,...] [--kills 10]
+
+Ways: in-process, processes-2, processes-4, killed (kill -9 of the whole process group at random moments, then run
+again), elsewhere (the inputs in another folder, by other globs in another order), s3 (inputs, work and dataset on a
+real S3 server), flink (embedded), flink-cluster (two TaskManagers), flink-taskmanager-killed (one TaskManager and
+one Python worker killed in mid-job), flink-driver-killed (the driver killed and run again while its job lives).
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests import servers
+
+GRISTMILL = [sys.executable, "-m", "pipeline"]
+
+
+def main() -> int:
+    """Run every way and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="same-bytes-") as folder:
+        for way in options.ways.split(","):
+            started = time.monotonic()
+            rows.append((way, *WAYS[way](options, Path(folder) / way), time.monotonic() - started))
+            print("{:26} {}  {}  {:6.1f} s".format(way, rows[-1][1][:16], rows[-1][2][:16], rows[-1][-1]), flush=True)
+    same = len({row[1:3] for row in rows}) == 1
+    print(f"{len(rows)} ways, {'one digest' if same else 'DIFFERENT DIGESTS'}")
+    return 0 if same else 1
+
+
+def run(recipe: str, output: str, *more: str, env: dict[str, str] | None = None) -> None:
+    """One run to its end."""
+    subprocess.run(
+        [*GRISTMILL, "run", recipe, "--output", output, "--quiet", "--no-report", *more],
+        check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+
+
+def digests(output: str, env: dict[str, str] | None = None) -> tuple[str, str]:
+    """Generation and order digest of a verified dataset."""
+    answer = subprocess.run(
+        [*GRISTMILL, "verify", output, "--json"], check=True, stdout=subprocess.PIPE, env={**os.environ, **(env or {})}
+    )
+    result = json.loads(answer.stdout)
+    return result["digest"], result["order"]
+
+
+def local(*more: str) -> Callable[[argparse.Namespace, Path], tuple[str, str]]:
+    """A run on this machine with these options."""
+
+    def way(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
+        run(options.recipe, str(folder), *more)
+        return digests(str(folder))
+
+    return way
+
+
+def elsewhere(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
+    """The same files below another root, listed one by one, backwards."""
+    recipe = yaml.safe_load(Path(options.recipe).read_text())
+    for name, source in recipe["sources"].items():
+        root = Path(source["root"])
+        copy = folder / f"moved-{name}"
+        shutil.copytree(root, copy)
+        names = sorted({str(path.relative_to(root)) for glob in source["inputs"] for path in root.glob(glob) if path.is_file()})
+        source.update(root=str(copy), inputs=names[::-1])
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    run(str(path), str(folder / "dataset"))
+    return digests(str(folder / "dataset"))
+
+
+def killed(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
+    """Killed at random moments until the run gets through, `--kills` times at least."""
+    rng = random.Random(options.seed)
+    started = time.monotonic()
+    run(options.recipe, str(folder / "whole"))
+    whole = time.monotonic() - started
+    survived = 0
+    for _ in range(options.kills):
+        target = folder / "killed"
+        driver = subprocess.Popen(
+            [*GRISTMILL, "run", options.recipe, "--output", str(target), "--quiet", "--no-report"],
+            start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            driver.wait(rng.uniform(0.05, 1.0) * whole)
+            survived += 1
+        except subprocess.TimeoutExpired:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+        if survived:
+            run(options.recipe, str(target))
+            assert digests(str(target)) == digests(str(folder / "whole"))
+            shutil.rmtree(target)
+            survived = 0
+    run(options.recipe, str(folder / "killed"))
+    return digests(str(folder / "killed"))
+
+
+def on_s3(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
+    """Inputs, work and dataset on `s3://`."""
+    recipe = yaml.safe_load(Path(options.recipe).read_text())
+    folder.mkdir(parents=True)
+    with servers.s3_server(folder / "s3") as env:
+        for name, source in recipe["sources"].items():
+            shutil.copytree(source["root"], folder / "s3" / "crawls" / name)
+            source["root"] = f"s3://crawls/{name}"
+        (folder / "s3" / "datasets").mkdir()
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+        run(str(path), "s3://datasets/demo", env=env)
+        return digests("s3://datasets/demo", env=env)
+
+
+WAYS = {
+    "in-process": local("--workers", "1"),
+    "processes-2": local("--workers", "2"),
+    "processes-4": local("--workers", "4"),
+    "elsewhere": elsewhere,
+    "killed": killed,
+    "s3": on_s3,
+    "flink": local("--runner=FlinkRunner"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Fixtures that several folders of tests share."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port, serve, tool
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A real S3 server (versitygw): its address, and the folder whose folders are its buckets."""
+    binary, port = tool("versitygw"), free_port()
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "data").mkdir()
+    keys = {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "testsecret"}
+    command = [binary, "--port", f"127.0.0.1:{port}", "posix", str(folder / "data")]
+    with serve(command, port, folder / "log", keys):
+        yield f"http://127.0.0.1:{port}", folder / "data"
+
+
+@pytest.fixture
+def s3(s3_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """`s3(name)` makes a bucket and gives its URI; the environment holds the credentials."""
+    address, folder = s3_server
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "testsecret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def bucket(name: str) -> str:
+        (folder / name).mkdir(exist_ok=True)
+        return f"s3://{name}"
+
+    return bucket
+
+
+@pytest.fixture
+def gcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """A bucket of fake-gcs-server: its URI, and the folder of its objects, which must be there from the start."""
+    binary, port = tool("fake-gcs-server"), free_port()
+    folder = tmp_path / "gcs" / "bucket"
+    folder.mkdir(parents=True)
+    (folder / "a.txt").write_bytes(b"hello world")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-data", str(folder.parent)]
+    command += ["-filesystem-root", str(tmp_path / "state"), "-public-host", f"127.0.0.1:{port}"]
+    with serve(command, port, tmp_path / "gcs.log"):
+        yield "gs://bucket", folder

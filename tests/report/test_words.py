@@ -1,0 +1,39 @@
+"""Numbers and foreign strings as the report writes them."""
+
+from pipeline.report.words import bits, count, escape, number, plural, share
+
+
+def test_markup_and_control_characters_of_a_crawl_become_harmless() -> None:
+    assert escape('<b onclick="x">&\'') == "&lt;b onclick=&quot;x&quot;&gt;&amp;&#x27;"
+    assert escape("a\x00b\x1b[31mc\u202ed\x85") == "a\ufffdb\ufffd[31mc\ufffdd\ufffd"
+    assert escape("tab\tand\nline") == "tab\tand\nline"
+
+
+def test_numbers_are_written_with_the_precision_they_deserve() -> None:
+    assert [count(0), count(1234567)] == ["0", "1,234,567"]
+    assert [number(None), number(3.0), number(0.123456), number(1234.5), number(-2.0)] == [
+        "–",
+        "3",
+        "0.1235",
+        "1234",
+        "-2",
+    ]
+    assert [bits(0), bits(1023), bits(1024), bits(5 << 20), bits(300 << 30)] == [
+        "0\u202fB",
+        "1,023\u202fB",
+        "1.0\u202fkB",
+        "5.0\u202fMB",
+        "300\u202fGB",
+    ]
+    assert [plural(1, "word"), plural(2, "word")] == ["1 word", "2 words"]
+
+
+def test_shares_do_not_round_something_to_nothing_or_to_all() -> None:
+    assert [share(0, 0), share(0, 5), share(1, 3), share(1, 100_000), share(5, 5)] == [
+        "–",
+        "0\u202f%",
+        "33.3\u202f%",
+        "<0.1\u202f%",
+        "100\u202f%",
+    ]
+    assert share(9_999, 10_000) != "100\u202f%"
