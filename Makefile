@@ -65,7 +65,7 @@ bench-peers: $(VENV)/bin/uv
 	$(PIP) --python .cache/peers/bin/python '$(DATATROVE)' trafilatura datasketch rensa tiktoken tokenizers
 
 constraints: $(VENV)/bin/uv
-	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra trafilatura --universal --python-version 3.10 \
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
 	  --no-header --no-annotate --no-emit-index-url --quiet --output-file constraints.txt
 
 clean:

@@ -13,8 +13,6 @@ from pipeline.runtime.quiet import quiet_beam
 
 __all__ = ["main"]
 
-SMALL_BYTES = 32 << 20
-
 # Imports of Beam, numba and the like stand inside the commands, so that `--help` and a mistyped recipe answer at once.
 
 
@@ -71,12 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("kind", choices=["shards", "ledger", "index"])
     files.add_argument("--split", choices=["train", "validation"], help="of the shards, only those of this split")
 
-    diff = commands.add_parser("diff", help="what differs between two datasets", description="What differs: recipe, funnel, documents.")
+    diff = commands.add_parser(
+        "diff", help="what differs between two datasets", description="What differs: recipe, funnel, documents."
+    )
     diff.add_argument("a", metavar="A")
     diff.add_argument("b", metavar="B")
     diff.set_defaults(command=_diff)
 
-    tokenizer = commands.add_parser("tokenizer", help="train or inspect a tokenizer").add_subparsers(metavar="WHAT", required=True)
+    tokenizer = commands.add_parser("tokenizer", help="train or inspect a tokenizer").add_subparsers(
+        metavar="WHAT", required=True
+    )
     train = _recipe_command(tokenizer, "train", _tokenizer_train, "train the recipe's tokenizer on its kept documents")
     train.add_argument("--to", metavar="FILE", required=True, help="where tokenizer.json goes")
     inspect = tokenizer.add_parser("inspect", help="what a tokenizer does", description="What a tokenizer does.")
@@ -87,20 +89,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _recipe_command(commands, name: str, command: Callable, help_line: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def, type-arg]
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_line, description=help_line.capitalize() + "."
+    )
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
     parser.add_argument("--output", metavar="URI", help="the dataset's folder or bucket prefix")
     parser.add_argument("--work", metavar="URI", help="folder of parts and decisions (default: OUTPUT/work)")
     parser.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="change the recipe")
     parser.add_argument("--workers", type=int, metavar="N", help="local processes (default: one a core)")
-    parser.add_argument("--memory", type=_size, default=4 << 30, metavar="BYTES", help="memory that shuffles may take on this machine (default 4G)")
+    parser.add_argument(
+        "--memory",
+        type=_size,
+        default=4 << 30,
+        metavar="BYTES",
+        help="memory that shuffles may take on this machine (default 4G)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.set_defaults(command=command, takes_beam_options=True)
     return parser
 
 
 def _dataset_command(commands, name: str, command: Callable, help_line: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def, type-arg]
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_line, description=help_line.capitalize() + "."
+    )
     parser.add_argument("dataset", metavar="DATASET", help="a dataset's folder or bucket prefix")
     parser.add_argument("--generation", type=int, metavar="N", help="default: the newest")
     parser.add_argument("--work", metavar="URI", help="folder of parts and decisions (default: DATASET/work)")
@@ -121,6 +133,7 @@ def _size(text: str) -> int:
 def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False) -> Iterator:  # type: ignore[type-arg]
     """The job that the command line asks for; holds the lock on its output unless `dry`."""
     from pipeline.curate import Job
+    from pipeline.runtime.jobs import cancel_recorded_job
     from pipeline.runtime.lock import driver_lock
     from pipeline.runtime.options import runner
     from schemas import storage
@@ -135,10 +148,10 @@ def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False
     with tempfile.TemporaryDirectory(prefix="gristmill-") as progress, contextlib.ExitStack() as stack:
         if not dry:
             stack.enter_context(driver_lock(output))
-        spread = runner(beam_options, workers=options.workers, work=work)
-        # Processes take seconds to start: not worth it for a small job, unless they are asked for.
-        alone = spread if beam_options or options.workers else runner(workers=1)
-        yield Job(recipe, output, work, lambda size: (alone if size < SMALL_BYTES else spread)(), options.memory, stream, progress)
+            if cancelled := cancel_recorded_job(work):
+                print(cancelled, file=sys.stderr)
+        new_pipeline = runner(beam_options, workers=options.workers, work=work)
+        yield Job(recipe, output, work, new_pipeline, options.memory, stream, progress)
 
 
 def _recipe_path(name: str) -> str:
@@ -176,7 +189,7 @@ def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 
 def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
-    from pipeline.curate import decide, plan
+    from pipeline.curate import decide, load_measured, plan
     from pipeline.report.decisions import decision_diff
     from pipeline.same import recorded_verdicts
     from pipeline.select.funnel import funnel_lines
@@ -185,12 +198,24 @@ def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
         planned = plan(job)
         missing = len(planned.tasks) - len(planned.done)
         if missing:
-            raise ValueError(f"{missing} of {len(planned.tasks)} parts are not made yet: `gristmill run` reads and measures first")
-        decided = decide(job, planned)
-        before = recorded_verdicts(job.work, decided.parts, planned.previous) if planned.previous else None
-        changes = decision_diff(before, decided.verdicts(job.work), decided.parts) if before else None
+            raise ValueError(
+                f"{missing} of {len(planned.tasks)} parts are not made yet: `gristmill run` reads and measures first"
+            )
+        measured = load_measured(job, planned)
+        decided = decide(job, measured, planned.previous)
+        before = recorded_verdicts(job.work, measured.parts, planned.previous) if planned.previous else None
+        changes = decision_diff(before, decided.verdicts, measured.parts) if before else None
         if options.json:
-            print(json.dumps({"funnel": decided.funnel.to_dict(), "changes": changes and changes.to_dict(), "seconds": decided.seconds}, indent=1))
+            print(
+                json.dumps(
+                    {
+                        "funnel": decided.funnel.to_dict(),
+                        "changes": changes and changes.to_dict(),
+                        "seconds": decided.seconds,
+                    },
+                    indent=1,
+                )
+            )
         else:
             print("\n".join([*funnel_lines(decided.funnel), *(changes.lines() if changes else [])]))
             job.say(f"decided in {decided.seconds:.1f} s; nothing was packed")
@@ -232,12 +257,14 @@ def _diff(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> None:
-    from pipeline.curate import decide, plan
+    from pipeline.curate import decide, load_measured, plan
     from pipeline.pack.tokenizer import train_from_parts
 
     with _job(options, beam_options, dry=True) as job:
-        decided = decide(job, plan(job))
-        print(train_from_parts(decided.parts, decided.verdicts(job.work), job.recipe, options.to))
+        planned = plan(job)
+        measured = load_measured(job, planned)
+        decided = decide(job, measured, planned.previous)
+        print(train_from_parts(measured.parts, decided.verdicts, job.recipe, options.to))
 
 
 def _tokenizer_inspect(options: argparse.Namespace, _: list[str]) -> None:

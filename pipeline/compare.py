@@ -164,7 +164,9 @@ def _document_lines(one: Dataset, other: Dataset) -> list[str]:
         gained.add(np.delete(others, right))
         same += len(left)
         recut += int((before["num_tokens"][left] != after["num_tokens"][right]).sum())
-    lines = [f"kept by both: {same:,}" + (f", {recut:,} of them with another number of tokens" if recut else "")]
+    equal_tokenizer = one.manifest.tokenizer.sha256 == other.manifest.tokenizer.sha256
+    changed = f", {recut:,} of them with another number of tokens" if recut and equal_tokenizer else ""
+    lines = [f"kept by both: {same:,}{changed}"]
     lines += _reason_lines("only in a", lost, one, other)
     lines += _reason_lines("only in b", gained, other, one)
     return lines

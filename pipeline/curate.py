@@ -25,7 +25,19 @@ from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, sele
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
 
-__all__ = ["Decided", "Job", "Planned", "curate", "decide", "ingest", "plan"]
+__all__ = [
+    "Decided",
+    "Job",
+    "Measured",
+    "NothingKept",
+    "Planned",
+    "curate",
+    "decide",
+    "ingest",
+    "load_measured",
+    "plan",
+    "write",
+]
 
 
 @dataclass(frozen=True)
@@ -56,22 +68,25 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Decided:
-    """Parts and the verdicts over them."""
+class Measured:
+    """Every document that was read, with its measures: numbered parts and their receipts."""
 
     parts: list[PartRef]
     receipts: list[Receipt]
-    decision: str  # digest; names the folder of verdicts
-    funnel: Funnel
-    seconds: float
-
-    def verdicts(self, work: str) -> list[str]:
-        """Where the verdicts lie, a file a part."""
-        return [verdict_uri(work, self.decision, part.number) for part in self.parts]
 
     def pieces(self) -> Iterator[tuple[str, PieceReceipt]]:
         """Every piece read, with its source."""
         return ((receipt.source, piece) for receipt in self.receipts for piece in receipt.pieces)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The verdicts over all parts."""
+
+    decision: str  # digest; names the folder of verdicts
+    verdicts: list[str]  # URIs, a file a part
+    funnel: Funnel
+    seconds: float
 
 
 def curate(job: Job) -> Manifest:
@@ -82,11 +97,12 @@ def curate(job: Job) -> Manifest:
     """
     planned = plan(job)
     ingest(job, planned)
-    decided = decide(job, planned)
-    if planned.previous and up_to_date(planned.previous, job.recipe, decided.parts, _code(job)):
+    measured = load_measured(job, planned)
+    if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, _code(job)):
         job.say(f"{job.output} is up to date: generation {planned.previous.manifest.generation}")
         return planned.previous.manifest
-    return write(job, planned, decided)
+    decided = decide(job, measured, planned.previous)
+    return write(job, measured, decided, planned.previous)
 
 
 def plan(job: Job) -> Planned:
@@ -129,45 +145,57 @@ class IngestTask(beam.DoFn):
         ingest_task(task, Recipe.model_validate_json(self._recipe), self._work, progress=self._progress)
 
 
-def decide(job: Job, planned: Planned) -> Decided:
-    """A verdict for every row of every part; the same parts and rules are decided once."""
+def load_measured(job: Job, planned: Planned) -> Measured:
+    """The parts of all tasks. Raises FileNotFoundError when one is not made, ConservationError when pieces do not abut."""
     parts, receipts = load_parts(job.work, planned.tasks)
     check_abutting(receipts)
-    started = time.monotonic()
-    splits = planned.previous.splits() if planned.previous else None
+    return Measured(parts, receipts)
+
+
+def decide(job: Job, measured: Measured, previous: Previous | None) -> Decided:
+    """A verdict for every row of every part; the same parts and rules are decided once."""
+    parts, started = measured.parts, time.monotonic()
+    # A document that was kept before keeps its side of the split.
+    splits = previous.splits() if previous else None
     decision = decision_digest(parts, job.recipe, splits)
-    rows = sum(part.rows for part in parts)
-    job.say(f"select   {rows:,} records in {len(parts):,} parts")
+    job.say(f"select   {sum(part.rows for part in parts):,} records in {len(parts):,} parts")
     funnel = select(
-        parts,
-        job.recipe,
-        job.work,
-        decision,
-        lambda: job.new_pipeline(0),
-        recorded_splits=splits,
-        memory_bytes=job.memory_bytes,
+        parts, job.recipe, job.work, decision, lambda: job.new_pipeline(0), splits, job.memory_bytes
     )
-    return Decided(parts, receipts, decision, funnel, time.monotonic() - started)
+    uris = [verdict_uri(job.work, decision, part.number) for part in parts]
+    return Decided(decision, uris, funnel, time.monotonic() - started)
 
 
-def write(job: Job, planned: Planned, decided: Decided) -> Manifest:
+def write(job: Job, measured: Measured, decided: Decided, previous: Previous | None) -> Manifest:
     """Encode what is kept, write shards, ledger and index, and commit them as the next generation."""
-    kept_bytes = sum(part.text_bytes for part in decided.parts)
+    if not decided.funnel.kept:
+        raise NothingKept(decided.funnel)
+    kept_bytes = decided.funnel.kept_bytes
     job.say(f"pack     {decided.funnel.kept:,} documents kept")
-    with ProgressLine(job.progress, "pack", kept_bytes, len(decided.parts), job.stream):
+    with ProgressLine(job.progress, "pack", kept_bytes, len(measured.parts), job.stream):
         return pack(
-            decided.parts,
-            lambda part: verdict_uri(job.work, decided.decision, part.number),
+            measured.parts,
+            lambda part: decided.verdicts[part.number],
             job.recipe,
             job.output,
             job.work,
             lambda: job.new_pipeline(kept_bytes),
-            planned.previous,
-            inputs=decided.pieces(),
+            previous,
+            inputs=measured.pieces(),
             code=_code(job),
             assets=asset_digests(job.recipe),
             decision=decided.decision,
         )
+
+
+class NothingKept(OSError):
+    """No document is left to make a dataset of: the message names what dropped most."""
+
+    def __init__(self, funnel: Funnel) -> None:
+        read, drops = funnel.records_read, sorted(funnel.dropped.items(), key=lambda drop: (-drop[1], drop[0]))
+        most = ", ".join(f"{rule} {number:,}" for rule, number in drops[:3])
+        cure = f"dropped most by {most}: lower that threshold" if read else "the inputs hold no record: see sources"
+        super().__init__(f"no document was kept of {read:,} read ({cure}); nothing was written")
 
 
 def _code(job: Job) -> dict[str, str]:

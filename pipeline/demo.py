@@ -3,6 +3,9 @@
 import sys
 import time
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from pipeline.cli import main as gristmill
 from schemas.manifest import files
 
@@ -34,17 +37,12 @@ def main() -> int:
 
 
 def _example(kept: bool) -> str:
-    """The doc_id of a telling document: the first kept one in the ledger, or the first near duplicate."""
-    import duckdb
-
-    ledgers = [path for path in files(DATASET, "ledger")]
-    wish = "kept" if kept else "not kept"
-    row = duckdb.sql(
-        f"select hex(doc_id) from read_parquet({ledgers}) where {wish} and url is not null "
-        "order by coalesce(cluster_size, 0) > 1 desc, coalesce(cluster_size, 0), doc_id limit 1"
-    ).fetchone()
-    assert row is not None, "the sample has kept and dropped pages"
-    return str(row[0]).lower()
+    """The doc_id of a telling page: of the smallest cluster of duplicates, the one kept or one dropped."""
+    table = pq.read_table(files(DATASET, "ledger"), columns=["doc_id", "url", "kept", "cluster_size"])
+    told = pc.and_(pc.is_valid(table["url"]), pc.and_(pc.equal(table["kept"], kept), pc.greater(table["cluster_size"], 1)))
+    ordered = table.filter(told).sort_by([("cluster_size", "ascending"), ("url", "ascending")])
+    doc_id: bytes = ordered["doc_id"][0].as_py()
+    return doc_id.hex()
 
 
 def _say(title: str, command: list[str] | None) -> None:

@@ -24,10 +24,18 @@ def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]
     changed = [key for key in asked if key not in DECIDED_AGAIN and asked[key] != there[key]]
     if changed:
         shown = "; ".join(_difference(key, there[key], asked[key]) for key in changed)
-        raise ValueError(f"{place} holds a dataset of another recipe ({shown}): choose another --output, or set it back")
-    read = {(source, name) for source, name in zip(*(previous.inputs[c].to_pylist() for c in ("source", "name")), strict=True)}
+        raise ValueError(
+            f"{place} holds a dataset of another recipe ({shown}): choose another --output, or set it back"
+        )
+    read = {
+        (source, name)
+        for source, name in zip(*(previous.inputs[c].to_pylist() for c in ("source", "name")), strict=True)
+    }
     found = {(task.source, piece.name) for task in tasks for piece in task.pieces}
-    for names, fault in ((found - read, "does not hold {} that the recipe finds"), (read - found, "holds {} that the recipe no longer finds")):
+    for names, fault in (
+        (found - read, "does not hold {} that the recipe finds"),
+        (read - found, "holds {} that the recipe no longer finds"),
+    ):
         if names:
             source, name = min(names)
             what = f"{len(names)} input file{'s' if len(names) > 1 else ''} ({source}: {name}{', ...' if len(names) > 1 else ''})"

@@ -4,12 +4,14 @@ import datetime
 import re
 import tempfile
 import textwrap
+import unicodedata
 from typing import Any
 
 from pipeline.report.checks import Check, check_document
 from pipeline.report.dataset import Dataset, Parts, Place, open_dataset, open_parts
 from pipeline.report.find import find_clusters, find_documents, find_records
 from pipeline.report.index import places_of_id, places_of_url
+from pipeline.report.names import meaning
 from pipeline.report.texts import final_texts
 from pipeline.report.words import bits, number
 from schemas.manifest import DatasetError
@@ -19,6 +21,7 @@ __all__ = ["explain"]
 
 CAPTURES = 5  # of one URL that are told in full
 TEXT_LINES, TEXT_WIDTH = 12, 100
+JOINERS = "\u200c\u200d"  # words of Persian and of Indian languages are written with them
 ALIKE = 5  # documents that a kept one stands for
 SCANNED_ROWS = 10_000_000  # rows of ledgers that are read to find them
 
@@ -32,7 +35,7 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
     places = _places(opened, document)
     if not places:
         raise DatasetError(_not_found(opened, document))
-    parts = open_parts(opened, work)
+    parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
     rows = opened.rows(places)
     with tempfile.TemporaryDirectory() as directory:
         recipe = opened.recipe(directory)
@@ -138,12 +141,11 @@ def _verdict(dataset: Dataset, row: dict[str, Any]) -> list[str]:
     """Kept and where, or dropped and why; of a duplicate, of what."""
     if row["kept"]:
         shard = dataset.shards["path"][row["shard"]].as_py()
-        lines = [
-            "",
-            f"  KEPT in {row['split']}: {row['num_tokens']:,} tokens, row {row['row']} of {shard} (shard {row['shard']})",
-        ]
+        place = f"row {row['row']} of {shard} (shard {row['shard']})"
+        lines = ["", f"  KEPT in {row['split']}: {row['num_tokens']:,} tokens, {place}"]
     else:
         lines = ["", f"  DROPPED in {row['stage']} by {row['rule']}{_measured(row)}"]
+        lines += [f"  {meaning(row['rule'])}"] if meaning(row["rule"]) else []
     for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest twin")):
         if row[name] is not None and not (name == "twin" and row["twin"] == row["duplicate_of"]):
             lines.append(f"  {title} {_called(dataset, row[name])}")
@@ -183,7 +185,8 @@ def _called(dataset: Dataset, doc_id: bytes) -> str:
     if not places:
         return f"{doc_id.hex()} (of an earlier generation)"
     row = dataset.rows(places[:1])[places[0]]
-    return f"{row['url'] or row['record_id'] or ''} {doc_id.hex()} ({'kept' if row['kept'] else 'dropped by ' + row['rule']})".strip()
+    fate = "kept" if row["kept"] else f"dropped by {row['rule']}"
+    return f"{row['url'] or row['record_id'] or ''} {doc_id.hex()} ({fate})".strip()
 
 
 def _checks(checks: list[Check]) -> list[str]:
@@ -215,4 +218,11 @@ def _text(text: str) -> list[str]:
 
 def _printable(line: str) -> str:
     """Without what would move a terminal's cursor, change its colours or turn its writing direction."""
-    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in line)
+    return "".join(map(_printable_letter, line)).rstrip()
+
+
+def _printable_letter(letter: str) -> str:
+    if letter.isprintable() or letter in JOINERS:
+        return letter
+    # Marks without a shape of their own (soft hyphens, writing direction) would only leave gaps.
+    return " " if letter.isspace() else "" if unicodedata.category(letter) == "Cf" else "\ufffd"

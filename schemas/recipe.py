@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 __all__ = [
     "Edits",
@@ -81,7 +81,9 @@ class Extract(Section):
     method: Literal["resiliparse", "trafilatura"] = "resiliparse"
     main_content: bool = Field(default=True, description="leave out menus, footers and the like")
     max_cpu_seconds: float = Field(default=20.0, gt=0, description="CPU time a page may take")
-    max_memory_bytes: int = Field(default=2048 * MIB, ge=256 * MIB, description="memory the extracting process may take")
+    max_memory_bytes: int = Field(
+        default=2048 * MIB, ge=256 * MIB, description="memory the extracting process may take"
+    )
 
 
 class C4Lines(Section):
@@ -134,6 +136,23 @@ class Rule(Section):
         return self
 
 
+def _kind_of_bound(value: Any) -> str:
+    """Which of a bound's forms is meant, so that a fault is told of that one alone."""
+    if value is None:
+        return "off"
+    return "labels" if isinstance(value, list) else "rule" if isinstance(value, dict | Rule) else "threshold"
+
+
+Bound = Annotated[
+    Annotated[float, Tag("threshold")]
+    | Annotated[list[str], Tag("labels")]
+    | Annotated[Rule, Tag("rule")]
+    | Annotated[None, Tag("off")],
+    Discriminator(_kind_of_bound),
+]
+BOUND_KINDS = ("threshold", "labels", "rule", "off")
+
+
 class Exact(Section):
     """Exact duplicates by the hash of the final text."""
 
@@ -145,7 +164,10 @@ class Near(Section):
     bands: int | None = Field(default=None, ge=1, description="default: by datasketch's search for the threshold")
     rows: int | None = Field(default=None, ge=1, description="hashes a band")
     false_negative_weight: float = Field(
-        default=0.9, gt=0, lt=1, description="weight of missed pairs in the search; pairs are verified, so false ones only cost time"
+        default=0.9,
+        gt=0,
+        lt=1,
+        description="weight of missed pairs in the search; pairs are verified, so false ones only cost time",
     )
     verify: Literal["signature", "exact"] = Field(
         default="signature", description="similarity from signatures, or the Jaccard similarity of all shingles"
@@ -200,7 +222,7 @@ class Recipe(Section):
     extract: Extract = Extract()
     edits: Edits = Edits()
     measure: Measure = Measure()
-    rules: dict[str, float | list[str] | Rule | None] = Field(
+    rules: dict[str, Bound] = Field(
         default={}, description="rule: threshold, in the order of testing; null turns a rule off"
     )
     exact: Exact | None = Exact()
@@ -306,6 +328,8 @@ def _override(data: dict[str, Any], override: str) -> None:
 def _explain(fault: Any) -> str:
     """One validation fault as `place: what is wrong`, with the nearest known name for an unknown key."""
     place = [str(step) for step in fault["loc"]]
+    if place[:1] == ["rules"] and len(place) > 2 and place[2] in BOUND_KINDS:
+        del place[2]
     if fault["type"] == "extra_forbidden":
         known = _known_keys(Recipe, place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
@@ -316,28 +340,24 @@ def _explain(fault: Any) -> str:
     return f"{'.'.join(place)}: {message}{given}" if place else f"{message}{given}"
 
 
-def _known_keys(model: Any, path: list[str]) -> list[str]:
-    """The keys that a section may have, found by walking the models along `path`."""
+def _known_keys(annotation: Any, path: list[str]) -> list[str]:
+    """The keys that the section at `path` may have, found by walking the models."""
     for step in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(step)
-            model = _section(field.annotation) if field else None
-        # The step under a mapping (a source's name, a rule's name) leaves the model as it is.
-        elif model is None:
-            return []
-        if isinstance(model, tuple):
-            model = model[0]
-            continue
-    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        section = _section(annotation)
+        if section is not None:
+            field = section.model_fields.get(step)
+            annotation = field.annotation if field else None
+        elif get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        # Else the step is one of pydantic's names for a choice: the annotation stays.
+    section = _section(annotation)
+    return sorted(section.model_fields) if section else []
 
 
-def _section(annotation: Any) -> Any:
-    """The section model inside an annotation: `X | None` -> X, `dict[str, X]` -> X."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) is not None:
-        for inner in get_args(annotation):
-            found = _section(inner)
-            if found is not None:
-                return found
-    return None
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation allows, itself or as one of a choice; not one inside a mapping."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation if issubclass(annotation, BaseModel) else None
+    if get_origin(annotation) in (dict, list):
+        return None
+    return next((found for inner in get_args(annotation) if (found := _section(inner)) is not None), None)

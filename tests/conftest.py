@@ -4,8 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import free_port, serve, tool
+
+# A first call compiles a kernel, and a shared machine is slow at times: time is for benchmarks.
+settings.register_profile("gristmill", deadline=None)
+settings.load_profile("gristmill")
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ class PageChild:
         while len(answers) < len(pages):
             rest = pages[len(answers) :]
             try:
-                answers += self._round_trip(rest, is_sent=not answers)
+                answers += self._confirmed(rest, self._round_trip(rest, is_sent=not answers))
             except _Death as death:
                 # First, while the child that it needs is new.
                 culprit = death.answer if death.answer.rule == TOO_SLOW else self._alone(rest[death.index])
@@ -124,9 +124,13 @@ class PageChild:
     def _again(self, pages: Sequence[Page]) -> list[Answer]:
         """The answers to pages that a child got past once; one by one if the next does not."""
         try:
-            return self._round_trip(pages) if pages else []
+            return self._confirmed(pages, self._round_trip(pages)) if pages else []
         except _Death:
             return [self._alone(page) for page in pages]
+
+    def _confirmed(self, pages: Sequence[Page], answers: list[Answer]) -> list[Answer]:
+        """The answers; a page that raised is asked alone, for its neighbours may have left it too little memory."""
+        return [self._alone(page) if answer.rule else answer for page, answer in zip(pages, answers, strict=True)]
 
     def _alone(self, page: Page) -> Answer:
         """The answer to a page that has a new child for itself."""
@@ -242,6 +246,9 @@ def serve(function: str, options: str, cpu_seconds: str, memory_bytes: str, prog
     os.dup2(2, 1)
     module, _, name = function.partition(":")
     extract = functools.partial(getattr(importlib.import_module(module), name), **json.loads(options))
+    # What is loaded with the first page is no page's memory and time.
+    with contextlib.suppress(Exception):
+        extract(b"", None)
     _limit(int(memory_bytes))
     with contextlib.suppress(EOFError, BrokenPipeError):
         try:

@@ -182,4 +182,5 @@ class Decoded:
             del self._frames[0]
 
     def _frame_of(self, at: int) -> tuple[int, Frame]:
-        return next(entry for entry in reversed(self._frames) if entry[0] <= at)
+        last = self._frames[-1]
+        return last if last[0] <= at else next(entry for entry in reversed(self._frames) if entry[0] <= at)

@@ -1,7 +1,8 @@
 """Edits: what is changed in a text, as spans over the text as it was extracted.
 
-An edit replaces `length` bytes from byte `start` by a row of REPLACEMENTS. The edits of a text are sorted and disjoint, so that any
-view of it is one pass over the stored bytes. A batch's edits are an Arrow list array of `schemas.arrow.EDIT`, a list a text.
+An edit replaces `length` bytes from byte `start` by a row of REPLACEMENTS. The edits of a text are sorted and
+disjoint, so that any view of it is one pass over the stored bytes. A batch's edits are an Arrow list array of
+`schemas.arrow.EDIT`, a list a text.
 """
 
 from typing import Any
@@ -12,9 +13,19 @@ from numba import njit, types
 
 from schemas.arrow import EDIT
 
-__all__ = ["EDITS", "REPLACEMENTS", "apply_edits", "compose_edits", "make_edits", "merge_edits", "no_edits", "text_buffers"]
+__all__ = [
+    "EDITS",
+    "REPLACEMENTS",
+    "apply_edits",
+    "compose_edits",
+    "make_edits",
+    "merge_edits",
+    "no_edits",
+    "text_buffers",
+]
 
-# Append-only: parts on disk refer to these by number. IPv4 addresses are from the blocks set aside for documentation (RFC 5737).
+# Append-only: parts on disk refer to these by number.
+# The IPv4 addresses are from the blocks set aside for documentation (RFC 5737).
 REPLACEMENTS = (
     "",
     "\n",
@@ -40,8 +51,12 @@ NEW_SPANS = types.Tuple((types.int64[::1], types.uint32[::1], types.uint32[::1],
 
 
 def text_buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 and offsets of a column of texts, without a copy: text i is data[offsets[i]:offsets[i + 1]]. No text may be null."""
-    assert pa.types.is_large_string(texts.type) and texts.null_count == 0, "drop rows without text first"
+    """UTF-8 and offsets of a column of texts, without a copy: text i is data[offsets[i]:offsets[i + 1]].
+
+    No text may be null.
+    """
+    assert pa.types.is_large_string(texts.type)
+    assert texts.null_count == 0, "drop rows without text first"
     _, offsets, data = texts.buffers()
     if offsets is None or len(texts) == 0:
         return np.empty(0, np.uint8), np.zeros(1, np.int64)
@@ -70,6 +85,14 @@ def _spans(edits: pa.ListArray) -> tuple[np.ndarray, ...]:
     return firsts, *(np.ascontiguousarray(values.field(name).to_numpy()) for name in ("start", "length", "replacement"))
 
 
+@njit(nogil=True)
+def _copy(out: Any, place: int, data: Any, start: int, end: int) -> int:
+    """Copy data[start:end] to `place`; returns the place after it. A loop: assigning slices takes seconds to compile."""
+    for i in range(end - start):
+        out[place + i] = data[start + i]
+    return place + end - start
+
+
 def apply_edits(texts: pa.LargeStringArray, edits: pa.ListArray) -> pa.LargeStringArray:
     """The texts with their edits applied; the same array where there are none."""
     assert len(texts) == len(edits)
@@ -81,7 +104,9 @@ def apply_edits(texts: pa.LargeStringArray, edits: pa.ListArray) -> pa.LargeStri
 
 
 @njit(
-    types.Tuple((types.uint8[::1], types.int64[::1]))(READ_U8, READ_I64, SPANS, READ_U8, READ_I64), nogil=True, cache=True
+    types.Tuple((types.uint8[::1], types.int64[::1]))(READ_U8, READ_I64, SPANS, READ_U8, READ_I64),
+    nogil=True,
+    cache=True,
 )
 def _apply(data: Any, offsets: Any, spans: Any, replacement_bytes: Any, replacement_ends: Any) -> Any:
     """New UTF-8 and offsets: measure first, then copy what lies between the edits."""
@@ -99,22 +124,19 @@ def _apply(data: Any, offsets: Any, spans: Any, replacement_bytes: Any, replacem
         place, i = bounds[text], offsets[text]
         for edit in range(firsts[text], firsts[text + 1]):
             end = offsets[text] + np.int64(start[edit])
-            out[place : place + end - i] = data[i:end]
-            place += end - i
+            place = _copy(out, place, data, i, end)
             i = end + np.int64(length[edit])
             row = np.int64(replacement[edit])
-            size = replacement_ends[row + 1] - replacement_ends[row]
-            out[place : place + size] = replacement_bytes[replacement_ends[row] : replacement_ends[row + 1]]
-            place += size
-        out[place : bounds[text + 1]] = data[i : offsets[text + 1]]
+            place = _copy(out, place, replacement_bytes, replacement_ends[row], replacement_ends[row + 1])
+        _copy(out, place, data, i, offsets[text + 1])
     return out, bounds
 
 
 def merge_edits(earlier: pa.ListArray, later: pa.ListArray) -> pa.ListArray:
     """Both columns of edits as one, sorted and disjoint; positions of both are in the stored text.
 
-    A later edit absorbs the earlier ones that it shares bytes with: the result covers them all, and deletes where one of
-    them does, else it replaces as the later one does. Deletions that abut become one; nothing else is changed by an
+    A later edit absorbs the earlier ones that it shares bytes with: the result covers them all, and deletes where one
+    of them does, else it replaces as the later one does. Deletions that abut become one; nothing else is changed by an
     edit that only abuts it, so that a deleted footnote mark behind a masked address does not delete the address.
     """
     assert len(earlier) == len(later)
@@ -170,8 +192,10 @@ def compose_edits(view: pa.ListArray, on_view: pa.ListArray) -> pa.ListArray:
 
 @njit(NEW_SPANS(SPANS, SPANS, READ_I64), nogil=True, cache=True)
 def _to_stored(view: Any, on_view: Any, replacement_ends: Any) -> Any:
-    """Map spans of the view to the stored text. A span that begins or ends inside a replacement takes all that it replaced;
-    deletions at its ends stay outside."""
+    """Map spans of the view to the stored text.
+
+    A span that begins or ends inside a replacement takes all that it replaced; deletions at its ends stay outside.
+    """
     num_texts = view[0].size - 1
     size = on_view[1].size
     starts, lengths, rows = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(size, np.uint16)

@@ -134,9 +134,15 @@ def extract_html(html: str, method: str, main_content: bool) -> str:
     """
     if method == "trafilatura":
         return _by_trafilatura(html, main_content)
-    return extract_plain_text(
-        html, main_content=main_content, alt_texts=True, comments=False, post_meta=False, skip_elements=_NOT_TEXT
-    )
+    try:
+        return extract_plain_text(
+            html, main_content=main_content, alt_texts=True, comments=False, post_meta=False, skip_elements=_NOT_TEXT
+        )
+    except ValueError as error:
+        # The parser's status 2 is memory that it did not get.
+        if "(Error 2)" in str(error):
+            raise MemoryError(str(error)) from None
+        raise
 
 
 # What stands in place of a picture, and under it. Not `alt_texts=False`: that leaves out every <figure>, and with it

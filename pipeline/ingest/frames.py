@@ -34,6 +34,11 @@ class Frame:
     def is_broken(self) -> bool:
         return self.state in (TRUNCATED, CORRUPT, GARBAGE)
 
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether a checksum of its own says that it is as it was written."""
+        return self.has_checksum and self.state == SOUND
+
 
 class Frames:
     """The frames and damaged ranges of [start, limit), in order, with their decoded bytes.
@@ -139,7 +144,7 @@ class Frames:
     def _damage(self, frame: Frame, state: str) -> tuple[str, int]:
         """State and end of a damaged range; one that runs to the file's end over other frames is not truncated."""
         end = self._probe.next_start(frame.position + 1, self.limit)
-        return (CORRUPT if state == TRUNCATED and end < self._probe.size else state), end
+        return state, end
 
     def _refuse_straddling(self, frame: Frame) -> None:
         """A sound frame across the piece's end means that the boundary found there is none."""

@@ -18,7 +18,10 @@ from schemas.recipe import Read
 __all__ = ["Dropped", "Response", "decode_body", "media_type", "parse_response", "sniff"]
 
 STATUS = re.compile(rb"\s*(?:HTTP|ICY)(?:/\d+(?:\.\d+)?)?[ \t]+(\d{3})(?!\d)[^\n]*(?:\n|\Z)", re.IGNORECASE)
-FIELDS = re.compile(rb"^(content-type|content-encoding|transfer-encoding)[ \t]*:([^\n]*)", re.IGNORECASE | re.MULTILINE)
+FIELDS = re.compile(
+    rb"^(content-type|content-encoding|transfer-encoding)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)",
+    re.IGNORECASE | re.MULTILINE,
+)
 FOLD = re.compile(rb"\r?\n[ \t]+")
 END_OF_HEADER = re.compile(rb"\n\r?\n")
 CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)")
@@ -59,12 +62,11 @@ def parse_response(data: bytes, start: int, end: int) -> Response | None:
     if status is None:
         return None
     body = _end_of_header(data, status.end(), end)
-    head = data[status.end() - 1 : body]
-    if b"\n " in head or b"\n\t" in head:
-        head = FOLD.sub(b" ", head)
     kind = transfer = content = ""
     # A field given twice: codings add up, of types the last counts (as in browsers).
-    for name, value in FIELDS.findall(head):
+    for name, value in FIELDS.findall(data, status.end() - 1, body):
+        if b"\n" in value:
+            value = FOLD.sub(b" ", value)
         match name[8:9].lower():
             case b"t":  # content-type
                 kind = value.decode("latin-1")

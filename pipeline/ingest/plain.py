@@ -21,31 +21,49 @@ class PlainRecords:
         self._window = Window(file, 0, size)
 
     def find(self, cut: int, end: int) -> int | None:
-        """The first boundary in [cut, end): a record whose followers are records too, as far as CHAIN_BYTES."""
+        """The first boundary in [cut, end): a record whose followers are records too, as far as CHAIN_BYTES.
+
+        Records are followed from CHAIN_BYTES before the cut on, so that an archive stored inside a record is passed
+        over: its records look like any others.
+        """
         if cut == 0:
             return 0
-        at = cut
-        while (start := self._next_start(at, end)) is not None:
-            holds, reached = self.chain(start)
+        at = self._next_chain(max(0, cut - CHAIN_BYTES), end)
+        while at is not None and at < cut:
+            after = self._after(at)
+            at = self._next_chain(at + 1, end) if after is None else after
+        if at is not None and not self.chain(at)[0]:
+            at = self._next_chain(at + 1, end)
+        return at if at is not None and at < min(end, self.size) else None
+
+    def _next_chain(self, start: int, end: int) -> int | None:
+        """The first record in [start, end) with a chain."""
+        at = self._next_start(start, end)
+        while at is not None:
+            holds, reached = self.chain(at)
             if holds:
-                return start
+                return at
             # Every record of a broken chain has a broken chain.
-            at = max(start, reached) + 1
+            at = self._next_start(max(at, reached) + 1, end)
         return None
+
+    def _after(self, position: int) -> int | None:
+        """Where the record after the one at `position` begins; None where there is none, or it has no end."""
+        header = self._header(position)
+        if header is None or position + header.size + header.length > self.size:
+            return None
+        return self._pass_line_breaks(position + header.size + header.length)
 
     def chain(self, position: int) -> tuple[bool, int]:
         """Whether records follow each other from `position` on for CHAIN_BYTES or to the end, and how far."""
         at = position
         while at < self.size:
-            header = self._header(at)
-            if header is None:
+            after = self._after(at)
+            if after is None:
                 return False, at
             if at - position >= CHAIN_BYTES:
                 return True, at
-            end = at + header.size + header.length
-            if end > self.size:
-                return False, at
-            at = self._pass_line_breaks(end)
+            at = after
         return True, at
 
     def refuse_straddling(self, end: int) -> None:

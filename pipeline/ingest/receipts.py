@@ -1,5 +1,6 @@
 """What ingest is given and what it answers for: pieces, tasks, receipts. Contracts, section 2."""
 
+import builtins
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,12 +62,12 @@ class Receipt:
     sha256: str
     pieces: tuple[PieceReceipt, ...]
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> builtins.bytes:
         """The receipt as stored."""
         return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
 
     @staticmethod
-    def from_json(data: bytes) -> "Receipt":
+    def from_json(data: builtins.bytes) -> "Receipt":
         """A stored receipt; raises ValueError when it is not one."""
         fields: dict[str, Any] = json.loads(data)
         fields["pieces"] = tuple(PieceReceipt(**piece) for piece in fields["pieces"])

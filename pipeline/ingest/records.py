@@ -58,6 +58,7 @@ ISO_DATE = re.compile(
 )
 
 
+@functools.lru_cache(4096)
 def iso_millis(text: str) -> int | None:
     """Milliseconds since 1970 UTC of an ISO 8601 date (UTC unless it says otherwise); None if it is none."""
     match = ISO_DATE.fullmatch(text)

@@ -4,6 +4,7 @@ A parser of our own: FastWARC stops silently at a chunked and gzipped record, ne
 left out, and both go on past damage.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -17,8 +18,11 @@ from schemas.recipe import Read
 
 __all__ = ["WarcRecords"]
 
+MAX_LINE_BYTES = 1 << 14  # of an ARC header
 VERSION_BYTES = 64  # a record's first line, at least its recognisable part
 LINE_BREAKS = (10, 13)
+LINE_BREAK_RUN = re.compile(rb"[\r\n]+")
+END_OF_RECORD = b"\r\n\r\n"
 
 
 class WarcRecords:
@@ -60,10 +64,9 @@ class WarcRecords:
 
     def _pass_line_breaks(self) -> None:
         stream, start = self._stream, self._stream.tell()
-        data, at = stream.data, stream.at
-        while at < len(data) and data[at] in LINE_BREAKS:
-            at += 1
-        stream.at = at
+        run = LINE_BREAK_RUN.match(stream.data, stream.at)
+        assert run is not None
+        stream.at = run.end()
         stream.account(start, stream.tell())
 
     def _header(self) -> Header | None:
@@ -91,14 +94,19 @@ class WarcRecords:
             return self._too_long(header)
         if not stream.need(size):
             return self._damage(header)
-        first = stream.at + header.size
-        record = self._interpret(header, stream.at, first, first + header.length)
+        trust = self._trust(header)
+        if trust is not True and self._overruns(header):
+            return self._damage(header)
+        at, first = stream.at, stream.at + header.size
+        record = self._interpret(header, at, first, first + header.length, trust is not False)
         stream.at = first + header.length
+        if stream.data.startswith(END_OF_RECORD, stream.at):
+            stream.at += len(END_OF_RECORD)
         stream.account(start, stream.tell())
         return record
 
-    def _interpret(self, header: Header, at: int, first: int, end: int) -> Record | None:
-        if header.type != "revisit" and not self._is_trusted(header, at, first, end):
+    def _interpret(self, header: Header, at: int, first: int, end: int, trusted: bool) -> Record | None:
+        if not trusted:
             self.counts["damage"] += 1
             return self._row(header, at, "damage", Dropped("read.damaged"))
         self.counts[header.type] += 1
@@ -117,24 +125,38 @@ class WarcRecords:
             record.rule, record.value, record.threshold = dropped.rule, dropped.value, dropped.threshold
         return record
 
-    def _is_trusted(self, header: Header, at: int, first: int, end: int) -> bool:
-        """Whether the block is as it was written: by its frame's checksum, or by its own digest.
+    def _trust(self, header: Header) -> bool | None:
+        """Whether the next record's block is as it was written: by its frame's checksum, or by its own digest.
 
-        Revisits are not asked: wget gives them the digest of what was there before.
+        None: nothing vouches for it, and nothing speaks against it. Revisits are not asked for their digest: wget gives
+        them the one of what was there before.
         """
         stream = self._stream
-        frames = stream.frames(at, end)
-        if all(frame.state == SOUND and frame.has_checksum for frame in frames):
+        first = stream.at + header.size
+        end = first + header.length
+        frames = stream.frames(stream.at, end)
+        if frames[-1].is_vouched_for and all(frame.is_vouched_for for frame in frames):
             return True
+        if header.type == "revisit":
+            return None
         agrees = digest_agrees(header.digest, memoryview(stream.data)[first:end])
         if agrees:
             return True
-        for frame in frames:
-            fate = stream.source.fate(frame)
-            vouched = fate == SOUND and frame.has_checksum
-            if (agrees is False and not vouched) or (fate == CORRUPT and header.type not in COUNTED_TYPES):
-                return False
-        return True
+        fates = [(stream.source.fate(frame), frame.has_checksum) for frame in frames]
+        if all(fate == SOUND and has_checksum for fate, has_checksum in fates):
+            return True
+        if any(fate == CORRUPT for fate, _ in fates) and header.type not in COUNTED_TYPES:
+            return False
+        return agrees
+
+    def _overruns(self, header: Header) -> bool:
+        """Whether the next record's length is wrong: another one begins inside, and no line break follows its end."""
+        stream, size = self._stream, header.size + header.length
+        if not stream.need(size + 1) or stream.data[stream.at + size] in LINE_BREAKS:
+            return False
+        end = stream.at + size
+        inside = self._format.find.search(stream.data, stream.at + header.size, end + MAX_LINE_BYTES)
+        return inside is not None and inside.start() < end
 
     def _read_response(self, record: Record, header: Header, first: int, end: int) -> None:
         data = self._stream.data

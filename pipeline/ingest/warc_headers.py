@@ -21,7 +21,7 @@ ARC_LINE = (
 )
 FIELDS = re.compile(
     rb"^(warc-type|content-length|warc-record-id|warc-target-uri|warc-date|content-type|warc-block-digest)"
-    rb"[ \t]*:([^\n]*)",
+    rb"[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)",
     re.IGNORECASE | re.MULTILINE,
 )
 FOLD = re.compile(rb"\r?\n[ \t]+")  # a folded line goes on with the one before
@@ -72,10 +72,10 @@ ARC = Format("arc", re.compile(ARC_LINE), re.compile(rb"(?<=\n)" + ARC_LINE), Tr
 
 
 def _parse_warc(head: bytes) -> Header | None:
-    unfolded = FOLD.sub(b" ", head) if b"\n " in head or b"\n\t" in head else head
     fields: dict[bytes, bytes] = {}
-    for name, value in FIELDS.findall(unfolded):
-        fields.setdefault(name.lower(), value.strip())
+    for name, value in FIELDS.findall(head):
+        value = value.strip()
+        fields.setdefault(name.lower(), FOLD.sub(b" ", value) if b"\n" in value else value)
     length = fields.get(b"content-length", b"")
     if not length.isdigit() or len(length) > 18:
         return None

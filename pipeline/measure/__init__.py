@@ -1,7 +1,8 @@
 """Measuring texts: languages, signals, edits and signatures.
 
-Compiled kernels are cached beside their modules. numba throws a cached kernel away when its own file changes, but not when a file does
-whose functions it calls; so kernels older than the newest file of this folder are deleted before any is loaded.
+Compiled kernels are cached beside their modules. numba throws a cached kernel away when its own file changes, but not
+when a file does whose functions it calls; so kernels older than the newest file of this folder are deleted before any
+is loaded.
 """
 
 import contextlib

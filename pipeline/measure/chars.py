@@ -1,12 +1,13 @@
 """Character classes and lower-casing, from a table that ships with us.
 
-The interpreter's Unicode version differs from Python to Python, and with it `str.isalpha` and `str.lower`; counts must not.
-So the classes of all code points lie in `pipeline/assets/characters.npz`, made once from Unicode 14.0 by
+The interpreter's Unicode version differs from Python to Python, and with it `str.isalpha` and `str.lower`; counts
+must not. So the classes of all code points lie in `pipeline/assets/characters.npz`, made once from Unicode 14.0 by
 
     python -m pipeline.measure.chars
 
 and read as a two-stage table: `classes[blocks[c >> 7] << 7 | c & 127]` is the class of code point c, and `flags` and
-`lower` hold what a class means. It takes about 40 KB, so it stays in the processor's cache. Raise CHARS_VERSION with it.
+`lower` hold what a class means. It takes about 40 KB, so it stays in the processor's cache. Raise CHARS_VERSION with
+it.
 """
 
 import unicodedata
@@ -21,6 +22,7 @@ __all__ = [
     "BYTES",
     "CHARS_VERSION",
     "CURRENCY",
+    "CUT",
     "ICON",
     "INDEXES",
     "JOINER",
@@ -38,7 +40,6 @@ __all__ = [
     "UPPER",
     "WORD",
     "Table",
-    "class_of",
     "decode",
 ]
 
@@ -61,8 +62,9 @@ TRIMMED = 1 << 11  # split off both ends of a token (spaCy's punctuation, quotes
 QUOTE = 1 << 12  # spaCy's quotes, after which a full stop may be split off
 ICON = 1 << 13  # category So: emoji and other symbols; a token by itself
 CURRENCY = 1 << 14  # category Sc
+CUT = 1 << 15  # of no code point: set where a token begins (tokens.py)
 
-# Scripts written without spaces between words. Kana and Han as the contracts say; the others have no cheap word boundary.
+# Scripts written without spaces between words, whose words only a dictionary would find.
 SCRIPTS_WITHOUT_SPACES = (
     "CJK UNIFIED IDEOGRAPH-",
     "CJK COMPATIBILITY IDEOGRAPH-",
@@ -79,20 +81,21 @@ SCRIPTS_WITHOUT_SPACES = (
 # Unicode's PropList.txt, property Sentence_Terminal, version 15.1: the set that FineWeb's line rule asks for.
 SENTENCE_TERMINAL = (
     "21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E 1735-1736 17D4-17D6 "
-    "17D9-17DA 1803 1809 1944-1945 1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1B7D-1B7E 1C3B-1C3C 1C7E-1C7F 203C-203D 2047-2049 2E2E "
-    "2E3C 2E53-2E54 3002 A4FF A60E-A60F A6F3 A6F7 A876-A877 A8CE-A8CF A92F A9C8-A9C9 AA5D-AA5F AAF0-AAF1 ABEB FE52 "
-    "FE56-FE57 FF01 FF0E FF1F FF61 10A56-10A57 10F55-10F59 10F86-10F89 11047-11048 110BE-110C1 11141-11143 111C5-111C6 "
-    "111CD 111DE-111DF 11238-11239 1123B-1123C 112A9 1144B-1144C 115C2-115C3 115C9-115D7 11641-11642 1173C-1173E 11944 "
-    "11946 11A42-11A43 11A9B-11A9C 11C41-11C42 11EF7-11EF8 11F43-11F44 16A6E-16A6F 16AF5 16B37-16B38 16B44 16E98 1BC9F 1DA88"
+    "17D9-17DA 1803 1809 1944-1945 1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1B7D-1B7E 1C3B-1C3C 1C7E-1C7F 203C-203D 2047-2049 "
+    "2E2E 2E3C 2E53-2E54 3002 A4FF A60E-A60F A6F3 A6F7 A876-A877 A8CE-A8CF A92F A9C8-A9C9 AA5D-AA5F AAF0-AAF1 ABEB "
+    "FE52 FE56-FE57 FF01 FF0E FF1F FF61 10A56-10A57 10F55-10F59 10F86-10F89 11047-11048 110BE-110C1 11141-11143 "
+    "111C5-111C6 111CD 111DE-111DF 11238-11239 1123B-1123C 112A9 1144B-1144C 115C2-115C3 115C9-115D7 11641-11642 "
+    "1173C-1173E 11944 11946 11A42-11A43 11A9B-11A9C 11C41-11C42 11EF7-11EF8 11F43-11F44 16A6E-16A6F 16AF5 "
+    "16B37-16B38 16B44 16E98 1BC9F 1DA88 "
 )
 
-# datatrove 0.10, utils/text.py: what its Gopher rules hold for no word; controls and Sentence_Terminal join it below.
+# datatrove 0.10, utils/text.py: what its Gopher rules hold for no word; controls and Sentence_Terminal join below.
 # Differs: without the full-width digit 1, which stands in that list by mistake.
-SYMBOLS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．：；？～"  # noqa: RUF001
+SYMBOLS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．：；？～"
 
 # spaCy 3.8, lang/char_classes.py: characters that its tokenizer splits off at both ends of a token.
-QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉〈〉⟦⟧"  # noqa: RUF001
-PUNCTUATION = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"  # noqa: RUF001
+QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉〈〉⟦⟧"
+PUNCTUATION = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
 
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)  # the UTF-8 of a batch
 INDEXES = types.Array(types.int64, 1, "C", readonly=True)  # its offsets: text i is data[offsets[i]:offsets[i + 1]]
@@ -182,7 +185,7 @@ if __name__ == "__main__":
     # Writes the asset; the arrays below cannot be loaded before it exists.
     from pathlib import Path
 
-    np.savez_compressed(Path(__file__).parent.parent / "assets" / ASSET, **make_arrays())
+    np.savez_compressed(Path(__file__).parent.parent / "assets" / ASSET, **make_arrays())  # type: ignore[arg-type]
     raise SystemExit
 
 
@@ -192,7 +195,7 @@ TABLE_TYPE = typeof(TABLE)
 
 @njit(nogil=True)
 def decode(data: Any, i: int) -> tuple[int, int]:
-    """The code point that begins at byte i, and the byte after it. `data` must be valid UTF-8, as Arrow strings are."""
+    """The code point at byte i, and the byte after it. `data` must be valid UTF-8, as Arrow strings are."""
     first = np.int64(data[i])
     if first < 0x80:
         return first, i + 1
@@ -202,12 +205,3 @@ def decode(data: Any, i: int) -> tuple[int, int]:
         return (first & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | np.int64(data[i + 2] & 0x3F), i + 3
     high = (first & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
     return high | np.int64(data[i + 2] & 0x3F) << 6 | np.int64(data[i + 3] & 0x3F), i + 4
-
-
-@njit(nogil=True)
-def class_of(table: Any, point: int) -> int:
-    """The class number of a code point: index of `table.flags` and `table.lower`.
-
-    Not for a call per character in a long loop: counting the references to the table's arrays costs more than the look-up.
-    """
-    return np.int64(table.classes[np.int64(table.blocks[point >> 7]) << 7 | (point & 127)])

@@ -1,9 +1,10 @@
 """FineWeb's own rules: lists, menus and repeated lines.
 
-Source: Penedo et al. 2024, "The FineWeb Datasets", section 3.6, in the reading of datatrove 0.10's code: lines are split at newlines and
-not stripped, the end mark is any Sentence_Terminal character, words are tokens with punctuation.
-Differs: the code's default for repeated characters is 0.01 where the paper says 0.1; as published here it is the code's.
-A blank text has 0 for every signal; it is dropped as `fineweb.too_few_end_marks`.
+Source: Penedo et al. 2024, "The FineWeb Datasets", section 3.6, in the reading of datatrove 0.10's code: lines are
+split at newlines and not stripped, the end mark is any Sentence_Terminal character, words are tokens with
+punctuation.
+Differs: the code's default for repeated characters is 0.01 where the paper says 0.1; as published here it is the
+code's. A blank text has 0 for every signal; it is dropped as `fineweb.too_few_end_marks`.
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ def count_text_lines(points: Any, flags: Any, size: int, num_tokens: int, table:
     slots = table_size(newlines + 1)
     table[:slots] = 0
     row[NEWLINES], row[LINE_CHARACTERS], row[TOKENS] = newlines, size - newlines, num_tokens
-    start = 0
+    start = np.int64(0)
     while start <= size:
         end = start
         blank = True

@@ -62,7 +62,7 @@ def count_lines(points: Any, flags: Any, size: int, row: Any) -> None:
             dots = 0
             continue
         if not filled:
-            bullets += point == BULLET or point == HYPHEN
+            bullets += point in (BULLET, HYPHEN)
             filled = True
         dots = dots + 1 if point == DOT else 0
         hashes += point == HASH
@@ -71,7 +71,13 @@ def count_lines(points: Any, flags: Any, size: int, row: Any) -> None:
     if begun:
         lines += 1
         ends += ellipsis
-    row[HASHES], row[ELLIPSES], row[LINES], row[BULLET_LINES], row[ELLIPSIS_LINES] = hashes, ellipses, lines, bullets, ends
+    row[HASHES], row[ELLIPSES], row[LINES], row[BULLET_LINES], row[ELLIPSIS_LINES] = (
+        hashes,
+        ellipses,
+        lines,
+        bullets,
+        ends,
+    )
     row[CHARACTERS] = size
 
 
@@ -86,12 +92,12 @@ def mean_word_length(counts: Counts) -> np.ndarray:
 
 
 def hash_ratio(counts: Counts) -> np.ndarray:
-    """"#" for each token."""
+    """ "#" for each token."""
     return ratio(counts.hashes, counts.tokens)
 
 
 def ellipsis_ratio(counts: Counts) -> np.ndarray:
-    """"..." and "…" for each token."""
+    """ "..." and "…" for each token."""
     return ratio(counts.ellipses, counts.tokens)
 
 

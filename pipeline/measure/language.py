@@ -1,8 +1,10 @@
 """The language of a text, by a fastText model.
 
-Source: Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification"; lid.176. The threshold 0.65 is the one of FineWeb.
-Differs: from datatrove, which keeps a document if *any* wanted language scores above the threshold; here it is the best one, as in
-DCLM. Above one half both are the same. The compressed model is shipped, where datatrove downloads the large one.
+Source: Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification"; lid.176. The threshold 0.65 is the one
+of FineWeb.
+Differs: from datatrove, which keeps a document if *any* wanted language scores above the threshold; here it is the
+best one, as in DCLM. Above one half both are the same. The compressed model is shipped, where datatrove downloads the
+large one.
 An empty text has no language and the score 0.
 """
 
@@ -52,7 +54,8 @@ class LanguageModel:
     def predict(self, texts: pa.LargeStringArray) -> tuple[pa.StringArray, np.ndarray]:
         """The best label of each text (null where there is none) and its probability, float32 widened to float64.
 
-        fastText reads one line, so newlines become spaces; the whole text is read, as a cut changes the verdict of some.
+        fastText reads one line, so newlines become spaces. It gets the whole text: of 2,935 pages of eleven manuals
+        and news, 39 change their verdict if it gets the first 8,000 bytes.
         """
         labels: list[str | None] = []
         scores = np.zeros(len(texts))

@@ -1,9 +1,9 @@
 """Masking e-mail addresses and IPv4 addresses.
 
-Follows datatrove 0.10's patterns. Differs: the replacement depends on the address alone, where datatrove counts through a list in the
-process and so gives other text under another split of the input; an IPv4 address ends at a word boundary ("v1.2.3.4" and
-"1.2.3.4.5" are version numbers) and is replaced by one set aside for documentation; what lies within 256 bytes of an "@" is looked at;
-the form user@[address] is left alone.
+Follows datatrove 0.10's patterns. Differs: the replacement depends on the address alone, where datatrove counts
+through a list in the process and so gives other text under another split of the input; an IPv4 address ends at a word
+boundary ("v1.2.3.4" and "1.2.3.4.5" are version numbers) and is replaced by one set aside for documentation; what
+lies within 256 bytes of an "@" is looked at; the form user@[address] is left alone.
 """
 
 import re
@@ -28,7 +28,9 @@ EMAIL = re.compile(rb"\b" + LOCAL + rb"+(?:\." + LOCAL + rb"+)*@(?:" + LABEL + r
 REACH = 256
 
 EMAIL_ROWS = tuple(REPLACEMENTS.index(text) for text in ("email@example.com", "firstname.lastname@example.org"))
-IP_ROWS = tuple(row for row, text in enumerate(REPLACEMENTS) if text.startswith(("192.0.2.", "198.51.100.", "203.0.113.")))
+IP_ROWS = tuple(
+    row for row, text in enumerate(REPLACEMENTS) if text.startswith(("192.0.2.", "198.51.100.", "203.0.113."))
+)
 
 LOCAL_BYTES = np.array([re.fullmatch(LOCAL + rb"|\.", bytes([byte])) is not None for byte in range(256)])
 HOST_BYTES = np.array([re.fullmatch(rb"[A-Za-z0-9.-]", bytes([byte])) is not None for byte in range(256)])
@@ -48,16 +50,13 @@ FLAGS_256 = types.Array(types.boolean, 1, "C", readonly=True)
 
 @njit(nogil=True)
 def _is_global(address: int) -> bool:
-    for i in range(NETWORKS.size):
-        if address >> SHIFTS[i] == NETWORKS[i] >> SHIFTS[i]:
-            return False
-    return True
+    return not np.any(address >> SHIFTS == NETWORKS >> SHIFTS)
 
 
 @njit(nogil=True)
 def _ip_length(data: Any, start: int, end: int, word_bytes: Any) -> int:
-    """Length of the global IPv4 address that begins at `start`, 0 for none, minus the bytes to skip for a longer number."""
-    i, address = start, 0
+    """Length of the global IPv4 address that begins at `start`, 0 for none."""
+    i, address = start, np.int64(0)
     for octet in range(4):
         value, digits = 0, 0
         while i < end and 0x30 <= data[i] <= 0x39 and digits < 4:
@@ -108,7 +107,9 @@ def _find(data: Any, offsets: Any, emails: bool, ips: bool, local_bytes: Any, ho
                 continue
             if n == found.shape[0]:
                 larger = np.empty((2 * n, 4), np.int64)
-                larger[:n] = found
+                for k in range(n):
+                    for column in range(4):
+                        larger[k, column] = found[k, column]
                 found = larger
             found[n, 0], found[n, 1], found[n, 2], found[n, 3] = text, low, high, is_ip
             n += 1

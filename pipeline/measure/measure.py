@@ -1,8 +1,9 @@
 """Measuring a batch of texts: language, edits, signals and signature, from two compiled passes over the UTF-8."""
 
+from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
-import fasttext
 import numpy as np
 import pyarrow as pa
 import xxhash
@@ -12,7 +13,7 @@ from pipeline.ingest.edits import apply_edits, compose_edits, make_edits, text_b
 from schemas.arrow import HASH
 from schemas.recipe import Edits, Measure
 
-from . import c4, fineweb, gopher, repetition
+from . import c4, c4_lines, fineweb, gopher, repetition
 from .chars import BYTES, CHARS_VERSION, INDEXES, TABLE, TABLE_TYPE
 from .counts import COLUMNS, Counts
 from .language import LanguageModel
@@ -24,8 +25,10 @@ from .urls import BlockList
 
 __all__ = ["MEASURE_VERSION", "Measurer"]
 
-# Raised by hand when output changes; the others are those of what shapes it too. Part of every part's key.
-MEASURE_VERSION = f"1/chars-{CHARS_VERSION}/tokens-{TOKENS_VERSION}/minhash-{MINHASH_VERSION}/fasttext-{fasttext.__name__}"
+# Part of every part's key: a number raised by hand when output changes, and what else shapes it.
+MEASURE_VERSION = "/".join(
+    ["1", CHARS_VERSION, TOKENS_VERSION, MINHASH_VERSION, f"fasttext-community {version('fasttext-community')}"]
+)
 
 ROWS = types.int64[:, ::1]
 
@@ -90,7 +93,7 @@ class Measurer:
         raw, offsets = text_buffers(texts)
         rows = np.zeros((len(texts), len(COLUMNS)), np.int64)
         _count_raw(raw, offsets, TABLE, rows)
-        edits, firsts, found = c4.rewrite_lines(raw, offsets, self._edits.c4)
+        edits, firsts, found = c4_lines.rewrite_lines(raw, offsets, self._edits.c4)
         rows[:, COLUMNS["curly_brackets"]], rows[:, COLUMNS["lorem_ipsums"]] = found.T
         c4_edits = make_edits(firsts, *edits.T)
         c4_texts = apply_edits(texts, c4_edits)
@@ -128,8 +131,8 @@ class Measurer:
 
 def _hashes(data: np.ndarray, offsets: np.ndarray) -> pa.FixedSizeBinaryArray:
     """xxh3_128 of each text."""
-    view, bounds = memoryview(data), offsets.tolist()
-    digests = [xxhash.xxh3_128_digest(view[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    view = memoryview(data)  # type: ignore[arg-type]
+    digests = [xxhash.xxh3_128_digest(view[start:end]) for start, end in pairwise(offsets.tolist())]
     return pa.array(digests, HASH)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["MINHASH_VERSION", "SCHEME", "as_minhash", "permutations", "sign", "sign_shingles"]
 
 SCHEME = "affine32"
-MINHASH_VERSION = f"1/{SHINGLES_VERSION}"
+MINHASH_VERSION = f"1/shingles-{SHINGLES_VERSION}"
 
 EMPTY = np.uint32(0xFFFFFFFF)
 FACTOR_1 = np.uint32(0x85EBCA6B)

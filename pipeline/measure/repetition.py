@@ -1,9 +1,10 @@
 """Gopher's repetition rules: how much of a text says the same again?
 
-Source: Rae et al. 2021, appendix A.1 and table A1, in datatrove 0.10's reading: a duplicate is each copy *after* the first, shares of
-characters are of the whole text with its spaces, and the most frequent n-gram counts even if it occurs once.
-Differs: n-grams are told apart by a 64-bit hash of their tokens, where datatrove joins the tokens without spaces for n >= 5; tokens are
-those of tokens.py. An empty text has 0 for every signal.
+Source: Rae et al. 2021, appendix A.1 and table A1, in datatrove 0.10's reading: a duplicate is each copy *after* the
+first, shares of characters are of the whole text with its spaces, and the most frequent n-gram counts even if it
+occurs once.
+Differs: n-grams are told apart by a 64-bit hash of their tokens, where datatrove joins the tokens without spaces for
+n >= 5; tokens are those of tokens.py. An empty text has 0 for every signal.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ __all__ = ["RULES", "SIGNALS", "count_ngrams", "count_segments", "insert", "span
 
 (PARAGRAPHS, LINES, TOP_2) = columns("paragraphs", "filled_lines", "top_2_gram_characters")
 NEWLINE = 0x0A
+ONE, TWO = np.int64(1), np.int64(2)  # not literals, for each of which a function would be compiled
 LONGEST_TOP, LONGEST_NGRAM = 4, 10
 GRAM_FACTOR = np.uint64(0xD6E8FEB86659FD93)
 
@@ -36,10 +38,14 @@ def table_size(items: int) -> int:
 @njit(nogil=True)
 def span_hash(points: Any, start: int, end: int) -> Any:
     """The hash of the code points [start, end)."""
-    h = HASH_START
-    for i in range(start, end):
-        h = (h ^ np.uint64(points[i])) * HASH_FACTOR
+    h = HASH_START ^ np.uint64(end - start)
+    i = start
+    while i + 1 < end:  # two at a time: the multiplications wait for each other
+        h = (h ^ np.uint64(points[i]) ^ np.uint64(points[i + 1]) << SHIFT_32) * HASH_FACTOR
         h ^= h >> SHIFT_32
+        i += 2
+    if i < end:
+        h = (h ^ np.uint64(points[i])) * HASH_FACTOR
     return mix64(h)
 
 
@@ -61,13 +67,13 @@ def insert(table: Any, size: int, key: Any) -> bool:
 @njit(nogil=True)
 def count_segments(points: Any, flags: Any, size: int, table: Any, row: Any) -> None:
     """Count paragraphs (of the stripped text) and lines, and their copies, into `row`."""
-    start, end = 0, size
+    start, end = np.int64(0), size
     while start < end and flags[start] & SPACE:
         start += 1
     while end > start and flags[end - 1] & SPACE:
         end -= 1
-    _count_copies(points, start, end, 2, table, row[PARAGRAPHS : PARAGRAPHS + 3])
-    _count_copies(points, 0, size, 1, table, row[LINES : LINES + 3])
+    _count_copies(points, start, end, TWO, table, row[PARAGRAPHS : PARAGRAPHS + 3])
+    _count_copies(points, np.int64(0), size, ONE, table, row[LINES : LINES + 3])
 
 
 @njit(nogil=True)
@@ -105,10 +111,12 @@ def _count_copies(points: Any, start: int, end: int, min_newlines: int, table: A
 
 
 @njit(nogil=True)
-def count_ngrams(hashes: Any, lengths: Any, num_tokens: int, grams: Any, ends: Any, table: Any, heads: Any, row: Any) -> None:
+def count_ngrams(
+    hashes: Any, lengths: Any, num_tokens: int, grams: Any, ends: Any, table: Any, heads: Any, row: Any
+) -> None:
     """Count characters of the most frequent 2- to 4-grams and of repeated 5- to 10-grams into `row`.
 
-    `grams`, `ends`, `table` and `heads` are scratch: room for the tokens + 1, and a hash table's slots for the last two.
+    `grams`, `ends`, `table` and `heads` are scratch: room for the tokens + 1, and a hash table's slots.
     """
     ends[0] = 0
     for i in range(num_tokens):
@@ -209,7 +217,9 @@ SIGNALS = (
         for n in TOP_THRESHOLDS
     ),
     *(
-        Signal(f"gopher.duplicate_{n}_gram_character_fraction", "raw", character_share(f"duplicate_{n}_gram_characters"))
+        Signal(
+            f"gopher.duplicate_{n}_gram_character_fraction", "raw", character_share(f"duplicate_{n}_gram_characters")
+        )
         for n in DUPLICATE_THRESHOLDS
     ),
 )
@@ -231,7 +241,13 @@ RULES = (
         for n, threshold in TOP_THRESHOLDS.items()
     ),
     *(
-        Rule(f"gopher.too_many_duplicate_{n}_grams", f"gopher.duplicate_{n}_gram_character_fraction", ">", threshold, SOURCE)
+        Rule(
+            f"gopher.too_many_duplicate_{n}_grams",
+            f"gopher.duplicate_{n}_gram_character_fraction",
+            ">",
+            threshold,
+            SOURCE,
+        )
         for n, threshold in DUPLICATE_THRESHOLDS.items()
     ),
 )

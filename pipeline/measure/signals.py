@@ -9,7 +9,17 @@ from schemas import recipe
 from . import c4, fineweb, gopher, language, repetition, urls
 from .counts import Comparison, Counts, Rule, Signal
 
-__all__ = ["RULES", "SIGNALS", "SIGNAL_NAMES", "Counts", "ResolvedRule", "Rule", "Signal", "resolve_rules", "signals_of"]
+__all__ = [
+    "RULES",
+    "SIGNALS",
+    "SIGNAL_NAMES",
+    "Counts",
+    "ResolvedRule",
+    "Rule",
+    "Signal",
+    "resolve_rules",
+    "signals_of",
+]
 
 MODULES = (language, urls, gopher, repetition, c4, fineweb)
 
@@ -62,13 +72,17 @@ def _resolve(name: str, bound: "float | Iterable[str] | recipe.Rule | None") -> 
     if rule.comparison != "not in":
         raise ValueError(f"rules: {name}: a list, where one number is expected; published is {rule.threshold:g}")
     if not labels:
-        raise ValueError(f"rules: {name}: the list is empty, which drops everything: name a label, or write null to turn it off")
+        raise ValueError(
+            f"rules: {name}: the list is empty, which drops everything: name a label, or write null to turn it off"
+        )
     return [ResolvedRule(name, rule.signal, rule.comparison, labels)]
 
 
 def _own_rule(name: str, own: recipe.Rule) -> list[ResolvedRule]:
     if name in RULES:
-        raise ValueError(f"rules: {name} is a published rule of {RULES[name].signal}: give it a number, or choose another name")
+        raise ValueError(
+            f"rules: {name} is a published rule of {RULES[name].signal}: give it a number, or choose another name"
+        )
     _known("signal", own.signal, SIGNAL_NAMES)
     bounds: list[tuple[Comparison, float | None]] = [("<", own.min), (">", own.max)]
     return [ResolvedRule(name, own.signal, comparison, bound) for comparison, bound in bounds if bound is not None]

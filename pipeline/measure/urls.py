@@ -60,7 +60,9 @@ class BlockList:
         for number, line in enumerate(text.splitlines(), 1):
             domain = line.partition("#")[0].strip().lower().removeprefix("*.").strip(".")
             if "/" in domain or " " in domain:
-                raise ValueError(f"{uri}: line {number}: {line.strip()!r} is no domain: write one domain a line, as example.com")
+                raise ValueError(
+                    f"{uri}: line {number}: {line.strip()!r} is no domain: write one domain a line, as example.com"
+                )
             if domain:
                 yield domain
 
@@ -71,7 +73,11 @@ class BlockList:
             suffixes = _suffixes(host_of(url or ""))
             hashes = np.array([xxhash.xxh3_64_intdigest(suffix.encode()) for suffix in suffixes], np.uint64)
             places = np.searchsorted(self._hashes, hashes)
-            found.append(bool(np.any(self._hashes[np.minimum(places, self._hashes.size - 1)] == hashes)) if self._hashes.size else False)
+            found.append(
+                bool(np.any(self._hashes[np.minimum(places, self._hashes.size - 1)] == hashes))
+                if self._hashes.size
+                else False
+            )
         return np.array(found, np.int64)
 
 

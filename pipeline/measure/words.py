@@ -1,10 +1,10 @@
 """Words of a batch of texts and their hashes: what shingles are made of.
 
-A *word* is a maximal run of letters, numbers and underscores, with the combining marks and zero-width joiners that follow
-(`\\w+`, save that a mark continues a word). A letter of a script written without spaces (Han, Hiragana, Katakana, Thai, Lao,
-Khmer, Myanmar) is a word by itself, with the marks that follow.
-Differs: from a word segmenter for those scripts, which needs a dictionary; from Unicode's default word boundaries (UAX 29), which
-join "can't" and "3.5".
+A *word* is a maximal run of letters, numbers and underscores, with the combining marks and zero-width joiners that
+follow (`\\w+`, save that a mark continues a word). A letter of a script written without spaces (Han, Hiragana,
+Katakana, Thai, Lao, Khmer, Myanmar) is a word by itself, with the marks that follow.
+Differs: from a word segmenter for those scripts, which needs a dictionary; from Unicode's default word boundaries
+(UAX 29), which join "can't" and "3.5".
 """
 
 from typing import Any
@@ -36,9 +36,10 @@ def mix64(z: Any) -> Any:
 def fill_words(data: Any, start: int, end: int, table: Any, hashes: Any, starts: Any, ends: Any, n: int) -> int:
     """Write the words of the text data[start:end] from index n on; returns the index after the last.
 
-    `hashes` takes each word's hash over its lower-cased code points c: h = (h ^ c) * HASH_FACTOR, h ^= h >> 32, from HASH_START,
-    then mix64. `starts` and `ends` take its first byte and the byte after it, unless they are empty arrays.
-    The arrays need room for (end - start + 1) // 2 words. One loop without calls: 330 MB/s against 100 MB/s for a call a word.
+    `hashes` takes each word's hash over its lower-cased code points c: h = (h ^ c) * HASH_FACTOR, h ^= h >> 32, from
+    HASH_START, then mix64. `starts` and `ends` take its first byte and the byte after it, unless they are empty arrays.
+    The arrays need room for (end - start + 1) // 2 words. It is one loop without calls, three times as fast as one
+    with a call a word, because compiled code counts references to arrays at each call.
     """
     blocks, classes, flags, lower, ascii_words = table
     bounds = starts.size > 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.pack.bpe import Encoder
@@ -15,6 +16,7 @@ from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read
 from pipeline.pack.files import arrow_bytes, load_receipt, save_receipt
 from pipeline.pack.plan import PackGroup, Plan
 from pipeline.pack.shards import Documents, Places, tags_of, write_shards
+from pipeline.runtime.progress import Reporter
 from schemas import storage
 from schemas.manifest import DatasetError
 from schemas.recipe import canonical_json
@@ -77,7 +79,7 @@ class Rows:
     tokens: list[NDArray[np.integer[Any]]] = field(default_factory=list)
 
 
-def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards) -> dict[str, Any]:
+def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards, reporter: Reporter) -> dict[str, Any]:
     """Write a group's train shards and its validation fragment, unless its receipt exists; returns the receipt."""
     verdicts = [read_verdicts(part, ["doc_id", "kept", "split"]) for part in plan.parts_of(group)]
     digest = _shard_digest(plan, group, verdicts)
@@ -86,8 +88,10 @@ def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards)
     name = f"shards-{hashlib.sha256(lengths).hexdigest()[:16]}"
     receipt = load_receipt(plan.work, f"{name}.json", plan.dataset)
     if receipt is not None:
+        for part in plan.parts_of(group):
+            reporter.add("pack", items=1, bytes=part.text_bytes, records=part.rows)
         return receipt
-    kept = _read_kept(plan, group, pa.concat_tables(verdicts), encoder, old)
+    kept = _read_kept(plan, group, pa.concat_tables(verdicts), encoder, reporter)
     train = np.flatnonzero(~kept.validation)
     _copy(plan, kept, train, old)
     stem = group.stem
@@ -147,7 +151,7 @@ def _is_validation(verdicts: pa.Table, group: PackGroup) -> NDArray[np.bool_]:
     return validation
 
 
-def _read_kept(plan: Plan, group: PackGroup, verdicts: pa.Table, encoder: Encoder, old: OldShards) -> Kept:
+def _read_kept(plan: Plan, group: PackGroup, verdicts: pa.Table, encoder: Encoder, reporter: Reporter) -> Kept:
     """Read the group's parts once, encoding what is kept and not to be copied."""
     keep = verdicts["kept"].to_numpy()
     old_rows = OldRows(plan, group, len(keep))
@@ -159,6 +163,9 @@ def _read_kept(plan: Plan, group: PackGroup, verdicts: pa.Table, encoder: Encode
             chosen = keep[start : start + batch.num_rows]
             copied = chosen & old_rows.same_text(start, fixed_rows(batch["final_hash"], 16))
             _encode_batch(rows, batch, start, chosen, copied, encoder, part.uri)
+            size = pc.sum(pc.binary_length(batch["text"])).as_py() or 0
+            reporter.add("pack", bytes=size, records=batch.num_rows)
+        reporter.add("pack", items=1)
         base += part.rows
     positions = np.array(rows.positions, np.int64)
     copied = np.array(rows.copied, bool)

@@ -1,7 +1,7 @@
 """What `verify` checks of a generation as a whole: conservation, the funnel, and the digests."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -12,12 +12,17 @@ from schemas.manifest import generation_digest, order_digest, read_manifest
 __all__ = ["check_conservation", "check_digests"]
 
 
-def check_conservation(faults: Faults, manifest: Manifest, inputs: pa.Table, source_rows: Mapping[str, int]) -> None:
-    """Records read = rows of the ledgers (`source_rows`), source by source, and the funnel is their sum."""
+def check_conservation(
+    faults: Faults, manifest: Manifest, inputs: pa.Table, source_rows: Mapping[str, int], unread: Collection[str]
+) -> None:
+    """Records read = rows of the ledgers (`source_rows`), source by source, and the funnel is their sum.
+
+    Sources in `unread` have a ledger that could not be read, which is a fault of its own.
+    """
     read: Counter[str] = Counter()
     for source, rows in zip(inputs["source"].to_pylist(), inputs["rows"].to_pylist(), strict=True):
         read[source] += rows
-    for source in sorted({*read, *source_rows}):
+    for source in sorted({*read, *source_rows} - {*unread}):
         faults.differ(manifest.tables.inputs.path, f"rows of source {source}", read[source], source_rows.get(source, 0))
     place = f"manifest/g{manifest.generation}.json"
     funnel, groups = manifest.funnel, manifest.groups

@@ -42,13 +42,14 @@ def pack(
     code: Mapping[str, str],
     assets: Mapping[str, str] | None = None,
     decision: str = "",
+    progress: str | None = None,
 ) -> Manifest:
     """Encode what is kept, write the dataset's files and commit the next generation; returns its manifest.
 
     `parts` are numbered through all generations: with `previous`, parts it knows are decided again (all of a source
     and generation, or none), later ones are new. `inputs` are the pieces read with their source, `code` the versions
     of the package and of the stages before, `assets` the sha256 of each file that the recipe names, `decision` the name
-    of the verdicts.
+    of the verdicts, `progress` a local folder for the driver's progress line.
     Raises TokenizerError, DatasetError or CommitRefused, each with the cure.
     """
     chosen = pack_parts(parts, verdict_uri)
@@ -60,7 +61,7 @@ def pack(
             # Create's own reshuffle would hand all groups to one worker.
             | "ListGroups" >> beam.Create([group.ledger for group in plan.groups], reshuffle=False)
             | "SpreadGroups" >> beam.Reshuffle()
-            | "PackGroups" >> PackGroups(save_plan(plan))
+            | "PackGroups" >> PackGroups(save_plan(plan), progress)
         )
     receipts = json.loads(storage.read(storage.join(work, result_path(plan))))
     _tell(plan, receipts)

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.ingest.receipts import PartRef
 from pipeline.pack.previous import Previous
 from schemas import storage
-from schemas.generation import Group, Tokenizer
+from schemas.generation import Tokenizer
 from schemas.recipe import Recipe, canonical_json
 
 __all__ = [
@@ -55,7 +55,7 @@ class PackGroup:
     number: int
     source: str
     parts: tuple[int, ...]
-    previous_ledger: str | None  # path of its ledger in the generation before, where its parts are the same
+    previous_ledger: str | None  # path of its ledger in the generation before, where its parts have the same rows
 
     @property
     def stem(self) -> str:
@@ -181,22 +181,15 @@ def _decided_again(parts: Sequence[PackPart], previous: Previous) -> list[PackGr
         present = [number in given for number in group.parts]
         chosen.setdefault((group.generation, group.source), set()).update(present)
         if all(present):
-            unchanged = all(_same_part(given[number], previous, number) for number in group.parts)
-            path = previous.ledger_path(ledger) if unchanged else None
-            groups.append(_group_again(ledger, group, path))
+            # Rows are known by position and by the hash of their text, so other bytes of a part do no harm.
+            same_rows = all(given[number].rows == previous.manifest.parts[number].rows for number in group.parts)
+            path = previous.ledger_path(ledger) if same_rows else None
+            groups.append(PackGroup(ledger, group.generation, group.number, group.source, tuple(group.parts), path))
     for (generation, source), present_somewhere in chosen.items():
         # Its validation documents share shards, so a source's groups of one generation are decided together.
         if len(present_somewhere) > 1:
             raise ValueError(f"source {source}, generation {generation}: give all of its parts, or none")
     return groups
-
-
-def _same_part(part: PackPart, previous: Previous, number: int) -> bool:
-    return part.sha256 == previous.manifest.parts[number].sha256
-
-
-def _group_again(ledger: int, group: Group, previous_ledger: str | None) -> PackGroup:
-    return PackGroup(ledger, group.generation, group.number, group.source, tuple(group.parts), previous_ledger)
 
 
 def safe_name(source: str) -> str:

@@ -20,6 +20,7 @@ from pipeline.pack.ledger import write_ledger
 from pipeline.pack.numbers import number_shards, shards_in_use
 from pipeline.pack.plan import Plan, load_plan
 from pipeline.pack.validation import merge_validation
+from pipeline.runtime.progress import Reporter
 from schemas import storage
 from schemas.generation import Tokenizer
 from schemas.recipe import canonical_json
@@ -35,13 +36,13 @@ def result_path(plan: Plan) -> str:
 class PackGroups(beam.PTransform):
     """Numbers of the plan's groups to shards, ledgers and indexes, and one file that lists them."""
 
-    def __init__(self, plan_uri: str) -> None:
+    def __init__(self, plan_uri: str, progress: str | None = None) -> None:
         super().__init__()
-        self._uri = plan_uri
+        self._uri, self._progress = plan_uri, progress
 
     def expand(self, groups: PCollection[int]) -> PCollection[str]:
         """Encode, merge validation, number, write ledgers, index, list."""
-        encoded = groups | "EncodeGroups" >> beam.ParDo(EncodeGroup(self._uri))
+        encoded = groups | "EncodeGroups" >> beam.ParDo(EncodeGroup(self._uri, self._progress))
         merged = (
             encoded | "GatherSources" >> beam.GroupByKey() | "MergeValidation" >> beam.ParDo(MergeValidation(self._uri))
         )
@@ -95,8 +96,9 @@ class WithPlan(beam.DoFn):
 class EncodeGroup(WithPlan):
     """A group's number to its family and receipt."""
 
-    def __init__(self, plan_uri: str) -> None:
+    def __init__(self, plan_uri: str, progress: str | None) -> None:
         super().__init__(plan_uri)
+        self._progress = progress
         self._copied = Metrics.counter("pack", "documents_copied")
         self._encoded = Metrics.counter("pack", "documents_encoded")
 
@@ -110,7 +112,9 @@ class EncodeGroup(WithPlan):
     def process(self, ledger: int) -> Iterator[tuple[str, bytes]]:
         """Write the group's shards."""
         group = self.groups[ledger]
-        receipt = encode_group(self.plan, group, self.encoder, self.old)
+        reporter = Reporter(self._progress)
+        receipt = encode_group(self.plan, group, self.encoder, self.old, reporter)
+        reporter.close()
         self._copied.inc(receipt["copied"])
         self._encoded.inc(receipt["encoded"])
         yield group.family, canonical_json(receipt)

@@ -39,7 +39,7 @@ def verify(dataset: str, generation: int | None = None, threads: int | None = No
     if check.whole:
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
             check.files(pool)
-        check_conservation(check.faults, manifest, check.inputs, check.source_rows)
+        check_conservation(check.faults, manifest, check.inputs, check.source_rows, check.unread)
         check_digests(check.faults, dataset, manifest, check.shards, check.listed, check.inputs)
     in_use = check.in_use.values()
     return {
@@ -81,6 +81,7 @@ class Check:
         self._compare_index = True  # every ledger and shard could be read
         self._expected: dict[str, list[int]] = {}  # index file: rows and fingerprint that it should have
         self.source_rows: Counter[str] = Counter()
+        self.unread: set[str] = set()  # sources with a ledger that could not be read
 
     # ---------------------------------------------------------------- tables
 
@@ -130,9 +131,8 @@ class Check:
             self._family(pool, shards.get(key, []), parts)
         list(pool.map(self._index_file, index))
         self._missing_index()
-        near = set(self._near.values())
-        list(pool.map(self._other, [file for file in others if file not in index and file.path not in near]))
-        for path in near:
+        list(pool.map(self._other, [file for file in others if not file.path.startswith("index/")]))
+        for path in self._near.values():
             self.faults.add(path, "no group has this near index")
 
     def _group(self, ledger: int, group: Group, shards: dict[str, list[int]]) -> Claims | None:
@@ -146,6 +146,8 @@ class Check:
         mine = shards.get(key, [])
         if facts is None:
             self._compare_index = False
+            with self._lock:
+                self.unread.add(group.source)
             for number in mine:
                 self._shard(number, None)
             self._near_file(key, None)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.report.difference import mark_difference
 from pipeline.report.facts import Cluster, Drop, Facts, Pair, Sample
 from pipeline.report.tables import anchor
-from pipeline.report.words import count, escape, number, plural
+from pipeline.report.words import breakable, count, escape, number, plural
 
 __all__ = ["cluster_cards", "damage_list", "dropped_samples", "kept_samples", "pair_cards"]
 
@@ -21,18 +21,18 @@ def kept_samples(facts: Facts) -> str:
 
 def dropped_samples(facts: Facts) -> str:
     """Some dropped documents of each rule, folded away."""
-    return "".join(_rule_samples(drop, index == 0) for index, drop in enumerate(_shown(facts)))
+    shown = [drop for drop in facts.drops if drop.samples]
+    # One is open from the start, so that everybody sees that they can be opened: the one with most to look at.
+    tallest = max(shown, key=lambda drop: (drop.samples[0].text is not None, drop.count), default=None)
+    return "".join(_rule_samples(drop, drop is tallest) for drop in shown)
 
 
-def _shown(facts: Facts) -> list[Drop]:
-    return [drop for drop in facts.drops if drop.samples]
-
-
-def _rule_samples(drop: Drop, is_first: bool) -> str:
+def _rule_samples(drop: Drop, is_open: bool) -> str:
     cards = _cards([_card(sample, _verdict(drop, sample)) for sample in drop.samples])
     return (
-        f'<details id="{anchor(drop)}"{" open" if is_first else ""}><summary><code>{escape(drop.rule)}</code>'
-        f'<span class="soft">{escape(drop.says)}</span><span class="n">{count(drop.count)}</span></summary>{cards}</details>'
+        f'<details id="{anchor(drop)}"{" open" if is_open else ""}><summary><code>{breakable(drop.rule)}</code>'
+        f'<span class="says">{escape(drop.says)}</span><span class="n">{count(drop.count)}</span></summary>{cards}'
+        "</details>"
     )
 
 
@@ -55,7 +55,8 @@ def _card(sample: Sample, verdict: str = "") -> str:
     facts += [sample.language] if sample.language else []
     facts += [plural(sample.num_words, "word")] if sample.num_words is not None else []
     note = f'<span class="verdict">{escape(verdict)}</span>' if verdict else ""
-    return f'<article class="card"><header>{escape(DOT.join(facts))} {note}{_url(sample)}</header>{_text(sample.text)}</article>'
+    head = f"<header>{escape(DOT.join(facts))} {note}{_url(sample)}</header>"
+    return f'<article class="card">{head}{_text(sample.text)}</article>'
 
 
 def _url(sample: Sample) -> str:
@@ -82,10 +83,7 @@ def _cluster_card(cluster: Cluster) -> str:
         if kept
         else '<p class="soft">no document of it was kept</p>'
     )
-    rows = "".join(
-        f'<li><bdi class="url">{escape(twin.url or twin.place)}</bdi><span class="soft">{escape(rule)}, similarity {number(twin.value)}</span></li>'
-        for twin, rule in cluster.twins
-    )
+    rows = "".join(_twin(twin, rule) for twin, rule in cluster.twins)
     unseen = cluster.size - len(cluster.twins) - (1 if kept else 0)
     more = f'<p class="soft">and {count(unseen)} more</p>' if unseen > 0 else ""
     return (
@@ -94,19 +92,25 @@ def _cluster_card(cluster: Cluster) -> str:
     )
 
 
+def _twin(twin: Sample, rule: str) -> str:
+    fate = f"{rule}, similarity {number(twin.value)}, from {twin.source}"
+    return f'<li>{_url(twin)}<span class="soft">{escape(fate)}</span></li>'
+
+
 def pair_cards(facts: Facts) -> str:
-    """Near duplicates with their differences marked."""
-    return _cards(
-        [_pair_card(pair) for pair in facts.pairs if pair.dropped.text is not None and pair.twin.text is not None]
-    )
+    """Near duplicates with their differences marked; nothing where the texts are gone."""
+    pairs = [pair for pair in facts.pairs if pair.dropped.text is not None and pair.twin.text is not None]
+    return _cards([_pair_card(pair) for pair in pairs]) if pairs else ""
 
 
 def _pair_card(pair: Pair) -> str:
     difference = mark_difference(pair.twin.text or "", pair.dropped.text or "")
+    names = "".join(
+        f'<bdi class="url"><{tag}>{escape(sample.source)}: {escape(sample.url or sample.place)}</{tag}></bdi>'
+        for tag, sample in (("ins", pair.dropped), ("del", pair.twin))
+    )
     return (
-        f'<article class="card"><header>similarity {number(pair.dropped.value)}'
-        f'<bdi class="url"><ins>{escape(pair.dropped.url or pair.dropped.place)}</ins></bdi>'
-        f'<bdi class="url"><del>{escape(pair.twin.url or pair.twin.place)}</del></bdi></header>'
+        f'<article class="card"><header>similarity {number(pair.dropped.value)}{names}</header>'
         f'<p class="text pair" dir="auto">{difference}</p></article>'
     )
 

@@ -56,16 +56,16 @@ def columns_chart(name: str, title: str, axis: str, columns: list[Column]) -> st
                 )
         body.append("</g>")
         if column.tick:
-            body.append(
-                f'<text class="tick" x="{x + (step - gap) / 2:.1f}" y="{ground + 16:g}" text-anchor="middle">{escape(column.tick)}</text>'
-            )
-    body.append(
-        f'<text class="tick axis" x="{(LEFT + WIDTH) / 2:g}" y="{HEIGHT - 3:g}" text-anchor="middle">{escape(axis)}</text>'
-    )
+            body.append(_tick(x + (step - gap) / 2, ground + 16, column.tick))
+    body.append(_tick((LEFT + WIDTH) / 2, HEIGHT - 3, axis))
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-labelledby="{name}-t">'
         f'<title id="{name}-t">{escape(title)}</title>{"".join(body)}</svg>'
     )
+
+
+def _tick(x: float, y: float, text: str) -> str:
+    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(text)}</text>'
 
 
 def length_chart(facts: Facts) -> str:
@@ -144,12 +144,9 @@ def similarity_chart(facts: Facts) -> str:
 
 
 def _ticks(highest: int) -> list[int]:
-    """0 and two to five round numbers up to just above the highest."""
-    step = 10 ** int(log10(highest))
-    for part in (step // 5, step // 2, step, 2 * step):
-        if part >= 1 and highest / part <= 4:
-            step = part
-            break
+    """0 and at most five round numbers up to just above the highest."""
+    power = 10 ** int(log10(highest))
+    step = next(step for step in (power // 5, power // 2, power, 2 * power, 5 * power) if step and highest / step <= 4)
     return list(range(0, highest + step, step))
 
 

@@ -7,6 +7,7 @@ import bisect
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from schemas.recipe import Recipe, load_recipe
 __all__ = ["Dataset", "Parts", "Place", "open_dataset", "open_parts"]
 
 BATCH_ROWS = 1 << 16
+READERS = 16  # receipts read at the same time
 
 
 @dataclass(frozen=True, order=True)
@@ -110,14 +112,6 @@ class Dataset:
             raise DatasetError(f"{self.uri}: row {place.row} lies beyond the parts of {self.path(place.ledger)}")
         return parts[index], place.row - (ends[index - 1] if index else 0)
 
-    def place_of(self, part: int, row: int) -> Place:
-        """The ledger's row of a row of a part."""
-        for ledger, group in enumerate(self.manifest.groups):
-            if part in group.parts:
-                before = group.parts[: group.parts.index(part)]
-                return Place(ledger, row + sum(self.manifest.parts[number].rows for number in before))
-        raise DatasetError(f"{self.uri}: no group holds part {part}")
-
 
 def open_dataset(uri: str, generation: int | None = None) -> Dataset:
     """The newest generation of a dataset, or the one asked for. Raises DatasetError."""
@@ -155,7 +149,8 @@ class Parts:
     def take(self, part: int, rows: Iterable[int], columns: Sequence[str] | None = None) -> tuple[list[int], pa.Table]:
         """Some rows of a part, sorted by number, with the columns asked for (None: all)."""
         wanted = sorted(set(rows))
-        found, first, position = [], 0, 0
+        found: list[pa.RecordBatch] = []
+        first = position = 0
         for batch in self.batches(part, columns):
             inside = []
             while position < len(wanted) and wanted[position] < first + batch.num_rows:
@@ -169,25 +164,32 @@ class Parts:
         return wanted[:position], pa.Table.from_batches(found)
 
 
-def open_parts(dataset: Dataset, work: str | None) -> Parts:
-    """The dataset's parts, found in the work folder (default: DATASET/work) by their digests."""
+def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = None) -> Parts:
+    """The dataset's parts, or `only` some, found in the work folder (default: DATASET/work) by their digests."""
     folder = work or storage.join(dataset.uri, "work")
+    parts = dataset.manifest.parts
     wanted: dict[str, list[int]] = {}
-    for number, part in enumerate(dataset.manifest.parts):
-        wanted.setdefault(part.sha256, []).append(number)  # parts without a row may be equal
+    for number in range(len(parts)) if only is None else sorted(set(only)):
+        wanted.setdefault(parts[number].sha256, []).append(number)  # parts without a row may be equal
+    asked = sum(map(len, wanted.values()))
+    if not asked:
+        return Parts({}, "")
     uris: dict[int, str] = {}
     try:
-        for stat in storage.list_files(storage.join(folder, "receipts")):
-            receipt = Receipt.from_json(storage.read(stat.uri))
-            uri = storage.join(folder, receipt.path)
-            if receipt.sha256 in wanted and storage.exists(uri):
-                uris |= dict.fromkeys(wanted[receipt.sha256], uri)
+        receipts = [stat.uri for stat in storage.list_files(storage.join(folder, "receipts"))]
+        # Small files, each a round trip in a bucket.
+        with ThreadPoolExecutor(READERS) as readers:
+            for first in range(0, len(receipts), 8 * READERS):
+                for receipt in readers.map(_read_receipt, receipts[first : first + 8 * READERS]):
+                    uri = storage.join(folder, receipt.path)
+                    if receipt.sha256 in wanted and storage.exists(uri):
+                        uris |= dict.fromkeys(wanted[receipt.sha256], uri)
+                if len(uris) == asked:
+                    return Parts(uris, "")
     except storage.StorageError as error:
         return Parts({}, f"{error}.")
-    missing = len(dataset.manifest.parts) - len(uris)
-    if not missing:
-        return Parts(uris, "")
-    return Parts(
-        uris,
-        f"{missing} of {len(dataset.manifest.parts)} parts are not in {folder}; give --work if they lie elsewhere.",
-    )
+    return Parts(uris, f"{asked - len(uris)} of {asked} parts are not in {folder}; give --work if they lie elsewhere.")
+
+
+def _read_receipt(uri: str) -> Receipt:
+    return Receipt.from_json(storage.read(uri))

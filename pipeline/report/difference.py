@@ -47,7 +47,8 @@ def _common(first: list[str], second: list[str]) -> int:
 
 def _changes(before: list[str], after: list[str]) -> tuple[str, bool]:
     """The differences of the middle part, and whether all of them are shown."""
-    result, shown = [], 0
+    result: list[str] = []
+    shown = 0
     for kind, i, j, k, m in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if shown > SHOWN:
             return "".join(result), False

@@ -19,7 +19,6 @@ class Sample:
     value: float | None  # measured against `threshold`
     threshold: float | None
     text: str | None = None  # its beginning; None: the work folder is gone, or there never was a text
-    num_bytes: int | None = None  # of the final text
 
 
 @dataclass

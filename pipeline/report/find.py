@@ -73,5 +73,4 @@ def sample_of(row: dict[str, Any]) -> Sample:
         num_words=row["num_words"],
         value=row["value"],
         threshold=row["threshold"],
-        num_bytes=row["num_bytes"],
     )

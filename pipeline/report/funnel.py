@@ -25,6 +25,7 @@ STAGES = {
 NAMED_RULES = 4  # under each turning
 CURVE = 0.5523  # a quarter circle as a Bezier curve
 RADIUS = 14.0
+LINE = 17.0  # height of a line of text
 Place = Callable[[float, float], str]
 
 
@@ -113,13 +114,13 @@ def _wide(facts: Facts, flow: list[Step], summary: str) -> str:
         turn = max(along + 84, along + column - 26 - max(0.0, before - after - 60))
         bends.append(_bend(place, "funnel-wide", index, step.colour, turn, after, before, bend_end))
         edge += [(turn, before), (turn, after)]
-        text.append(_reasons_wide(turn + RADIUS - 2, top + bend_end + 20, step))
+        text.append(_reasons_text(turn + RADIUS - 2, top + bend_end + 20, step, 30))
         along, left = along + column, step.survivors
         name = "documents kept" if index == len(flow) - 1 else step.left
         text.append(_survivors_wide(along, step.survivors, name, facts, top))
     lines = max((len(step.reasons) for step in flow), default=0)
     body = [*bends, _stream(place, edge, along + 70), *text]
-    return _svg("funnel-wide", width, top + bend_end + 36 + 17 * lines, summary, "".join(body))
+    return _svg("funnel-wide", width, top + bend_end + 36 + LINE * lines, summary, "".join(body))
 
 
 def _narrow(facts: Facts, flow: list[Step], summary: str) -> str:
@@ -136,8 +137,8 @@ def _narrow(facts: Facts, flow: list[Step], summary: str) -> str:
         turn = along + 34
         bends.append(_bend(place, "funnel-narrow", index, step.colour, turn, after, before, bend_end))
         edge += [(turn, before), (turn, after)]
-        text.append(_reasons_narrow(column, turn + RADIUS + 10, step))
-        along = turn + RADIUS + max(before - after, 20 + 16 * len(step.reasons)) + 12
+        text.append(_reasons_text(column, turn + RADIUS + 10, step, 28))
+        along = turn + RADIUS + max(before - after, 20 + LINE * len(step.reasons)) + 12
         left = step.survivors
         name = "documents kept" if index == len(flow) - 1 else step.left
         text.append(_survivors_narrow(column, along + 16, step.survivors, name, facts))
@@ -166,11 +167,11 @@ def _bend(
     after = before - thick
     outer, inner = RADIUS + thick, RADIUS
     corner = before + RADIUS
+    out = [(turn + CURVE * outer, after), (turn + outer, corner - CURVE * outer), (turn + outer, corner)]
+    back = [(turn + inner, corner - CURVE * inner), (turn + CURVE * inner, before), (turn, before)]
     path = (
-        f"M{place(turn, after)} "
-        f"C{place(turn + CURVE * outer, after)} {place(turn + outer, corner - CURVE * outer)} {place(turn + outer, corner)} "
-        f"L{place(turn + outer, end)} L{place(turn + inner, end)} L{place(turn + inner, corner)} "
-        f"C{place(turn + inner, corner - CURVE * inner)} {place(turn + CURVE * inner, before)} {place(turn, before)}Z"
+        f"M{place(turn, after)} C{' '.join(place(*point) for point in out)} L{place(turn + outer, end)} "
+        f"L{place(turn + inner, end)} L{place(turn + inner, corner)} C{' '.join(place(*point) for point in back)}Z"
     )
     first, second = place(turn, after).split(), place(turn, end).split()
     return (
@@ -189,32 +190,19 @@ def _survivors_wide(x: float, survivors: int, name: str, facts: Facts, top: floa
     )
 
 
-def _reasons_wide(x: float, y: float, step: Step) -> str:
-    lines = [
-        f'<text x="{x:.1f}" y="{y:.1f}" class="drop {step.colour}">\u2212{count(step.dropped)} {escape(step.how)}</text>'
-    ]
-    for index, (reason, dropped) in enumerate(step.reasons):
-        lines.append(
-            f'<text x="{x:.1f}" y="{y + 19 + 17 * index:.1f}" class="small">'
-            f'<tspan class="figure">{count(dropped)}</tspan> {escape(_short(reason, 24))}</text>'
-        )
-    return "".join(lines)
-
-
 def _survivors_narrow(x: float, y: float, survivors: int, name: str, facts: Facts) -> str:
     part = "" if survivors == facts.rows else f", {share(survivors, facts.rows)}"
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="mid">{count(survivors)} <tspan class="small">{escape(name)}{part}</tspan></text>'
+    says = f'<tspan class="small">{escape(name)}{part}</tspan>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="mid">{count(survivors)} {says}</text>'
 
 
-def _reasons_narrow(x: float, y: float, step: Step) -> str:
-    lines = [
-        f'<text x="{x:.1f}" y="{y:.1f}" class="drop {step.colour}">\u2212{count(step.dropped)} {escape(step.how)}</text>'
-    ]
+def _reasons_text(x: float, y: float, step: Step, limit: int) -> str:
+    """How many a stage dropped, and under it for which reasons, each of at most `limit` letters."""
+    says = f"\u2212{count(step.dropped)} {escape(step.how)}"
+    lines = [f'<text x="{x:.1f}" y="{y:.1f}" class="drop {step.colour}">{says}</text>']
     for index, (reason, dropped) in enumerate(step.reasons):
-        lines.append(
-            f'<text x="{x:.1f}" y="{y + 17 + 16 * index:.1f}" class="small">'
-            f'<tspan class="figure">{count(dropped)}</tspan> {escape(_short(reason, 26))}</text>'
-        )
+        figure = f'<tspan class="figure">{count(dropped)}</tspan> {escape(_short(reason, limit))}'
+        lines.append(f'<text x="{x:.1f}" y="{y + 18 + LINE * index:.1f}" class="small">{figure}</text>')
     return "".join(lines)
 
 

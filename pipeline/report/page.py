@@ -38,8 +38,8 @@ def render(facts: Facts) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(facts.name)} \u00b7 Gristmill report</title><style>{STYLE}</style></head><body>"
         f'<header class="top">{_head(facts)}</header><nav aria-label="Sections"><ul>{links}</ul></nav>'
-        f"<main>{bodies}<footer>Written by <code>gristmill report</code> from the ledger of generation {facts.generation}.</footer></main>"
-        "</body></html>\n"
+        f"<main>{bodies}<footer>Written by <code>gristmill report</code> from the ledger of generation "
+        f"{facts.generation}.</footer></main></body></html>\n"
     )
 
 
@@ -71,8 +71,8 @@ def _funnel(facts: Facts) -> str:
 
 def _rules(facts: Facts) -> str:
     note = (
-        "A record counts for the first rule that it fails. <i>Fail it</i>: documents with a text that fail the rule, whatever else "
-        "they fail. <i>Fail only it</i>: what the rules would let through if this one were turned off."
+        "A record counts for the first rule that it fails. <i>Fail it</i>: documents with a text that fail the rule, "
+        "whatever else they fail. <i>Fail only it</i>: what the rules would let through if this one were turned off."
         if any(drop.alone is not None for drop in facts.drops)
         else "A record counts for the first rule that it fails."
     )
@@ -80,16 +80,17 @@ def _rules(facts: Facts) -> str:
 
 
 def _languages(facts: Facts) -> str:
+    if not facts.languages:
+        return ""
     key = "".join(
         KEY.format(colour, says)
         for colour, says in (("keep", "kept"), ("rule", "dropped by a rule"), ("dup", "duplicate"))
     )
     lengths = "".join(KEY.format(colour, says) for colour, says in (("keep", "kept"), ("gone", "dropped")))
     return (
-        f'<p class="lead">Every text that was measured, by its best label.</p><ul class="key">{key}</ul>{languages_table(facts)}'
-        f'<figure style="max-width:720px;margin-top:36px"><h3>Length</h3><ul class="key">{lengths}</ul>{length_chart(facts)}</figure>'
-        if facts.languages
-        else ""
+        '<p class="lead">Every text that was measured, by its best label.</p>'
+        f'<ul class="key">{key}</ul>{languages_table(facts)}'
+        f'<figure class="gap"><h3>Length</h3><ul class="key">{lengths}</ul>{length_chart(facts)}</figure>'
     )
 
 
@@ -98,18 +99,22 @@ def _duplicates(facts: Facts) -> str:
     if not clusters:
         return '<p class="lead">No two documents were alike.</p>'
     inside = sum(size * number for size, number in facts.cluster_sizes.items() if size > 1)
-    charts = f'<div class="two"><figure><h3>Clusters by size</h3>{cluster_chart(facts)}</figure>'
+    charts = f"<figure><h3>Clusters by size</h3>{cluster_chart(facts)}</figure>"
     if facts.similarities:
         charts += f"<figure><h3>How alike near duplicates are</h3>{similarity_chart(facts)}</figure>"
-    pairs = (
-        f'<h3 style="margin-top:36px">What differs</h3><p class="lead">Near duplicates beside the verified neighbour: <ins>only in the dropped one</ins>, <del>only in the other</del>.</p>{pair_cards(facts)}'
-        if any(pair.dropped.text is not None for pair in facts.pairs)
-        else ""
-    )
     return (
-        f'<p class="lead">{plural(clusters, "cluster")} of two and more hold {count(inside)} documents; one of each is kept.</p>'
-        f'{charts}</div><h3 style="margin-top:36px">The largest clusters</h3>{cluster_cards(facts)}{pairs}'
+        f'<p class="lead">{plural(clusters, "cluster")} of two and more hold {count(inside)} documents; '
+        f'one of each is kept.</p><div class="two">{charts}</div>'
+        f'<h3 class="gap">The largest clusters</h3>{cluster_cards(facts)}{_pairs(facts)}'
     )
+
+
+def _pairs(facts: Facts) -> str:
+    cards = pair_cards(facts)
+    lead = (
+        "Near duplicates beside the verified neighbour: <ins>only in the dropped</ins>, <del>only in the other</del>."
+    )
+    return f'<h3 class="gap">What differs</h3><p class="lead">{lead}</p>{cards}' if cards else ""
 
 
 def _tokens(facts: Facts) -> str:
@@ -121,11 +126,8 @@ def _tokens(facts: Facts) -> str:
 
 
 def _kept(facts: Facts) -> str:
-    return (
-        f'{_missing(facts)}<p class="lead">Chosen by a hash, so that they are the same on every run.</p>{kept_samples(facts)}'
-        if facts.samples
-        else ""
-    )
+    lead = '<p class="lead">Chosen by a hash, so that they are the same on every run.</p>'
+    return f"{_missing(facts)}{lead}{kept_samples(facts)}" if facts.samples else ""
 
 
 def _dropped(facts: Facts) -> str:
@@ -139,7 +141,7 @@ def _missing(facts: Facts) -> str:
 
 def _inputs(facts: Facts) -> str:
     damage = (
-        f'<h3 style="margin-top:28px">Damage</h3>{damage_list(facts)}'
+        f'<h3 class="gap">Damage</h3>{damage_list(facts)}'
         if facts.damaged
         else '<p class="soft">Nothing was damaged.</p>'
     )
@@ -156,9 +158,5 @@ def _origin(facts: Facts) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td class="hex">{escape(value)}</td></tr>'
         for name, value in facts.about
     )
-    recipe = (
-        f'<h3 style="margin-top:28px">The recipe</h3><pre class="recipe">{escape(facts.recipe)}</pre>'
-        if facts.recipe
-        else ""
-    )
+    recipe = f'<h3 class="gap">The recipe</h3><pre class="recipe">{escape(facts.recipe)}</pre>' if facts.recipe else ""
     return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>{recipe}'

@@ -11,6 +11,7 @@ from pipeline.report.facts import Cluster, Drop, Facts, Input, Pair, Sample, Tok
 from pipeline.report.find import find_clusters, find_documents, sample_of
 from pipeline.report.funnel import STAGES
 from pipeline.report.gather import Fate, Tally, tally
+from pipeline.report.names import meaning
 from pipeline.report.page import render
 from pipeline.report.texts import final_texts
 from schemas import storage
@@ -25,7 +26,8 @@ INPUTS_SHOWN = 40
 def write_report(dataset: str, work: str | None = None, generation: int | None = None, to: str | None = None) -> str:
     """Write the report of a generation, by default the newest, to `to` or DATASET/report.html; returns where.
 
-    Without the work folder (default: DATASET/work) the report holds no texts and no yields of single rules, and says so.
+    Without the work folder (default: DATASET/work) the report holds no texts and not what each rule
+    would drop alone, and says so.
     """
     opened = open_dataset(dataset, generation)
     page = render(gather_facts(opened, open_parts(opened, work)))
@@ -104,6 +106,8 @@ def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
         if stage == "rules" and rule in yields:
             found = yields[rule]
             drop.alone, drop.only, drop.says = found.alone, found.only, found.says
+        else:
+            drop.says = meaning(drop.rule)
         drops.append(drop)
     return drops
 
@@ -157,7 +161,8 @@ def _add_origin(facts: Facts, dataset: Dataset) -> None:
             f"{tokenizer.vocab_size:,} tokens, {tokenizer.token_type}, ends with {tokenizer.end_of_text.token}",
         )
     ]
-    facts.about += [("code", _listed(manifest.code.items())), ("platform", _listed(manifest.platform.items()))]
+    facts.about += [(f"code of {stage}", version) for stage, version in sorted(manifest.code.items())]
+    facts.about += [("platform", _listed(manifest.platform.items()))]
     facts.recipe = dataset.recipe_text()
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from pipeline.report.facts import Drop, Facts, Input, Tokens
 from pipeline.report.funnel import STAGES
-from pipeline.report.words import bits, count, escape, number, share
+from pipeline.report.names import language_name
+from pipeline.report.words import bits, breakable, count, escape, number, share
 
 __all__ = ["bar", "inputs_table", "languages_table", "rules_table", "tokens_table"]
 
@@ -46,19 +47,21 @@ def rules_table(facts: Facts) -> str:
 
 def _rule_row(drop: Drop, read: int, highest: int, measured: bool) -> str:
     colour = STAGES[drop.stage][-1] if drop.stage in STAGES else "rule"
-    name = f"<code>{escape(drop.rule)}</code>"
+    name = f"<code>{breakable(drop.rule)}</code>"
     if drop.samples:
         name = f'<a href="#{anchor(drop)}">{name}</a>'
     cells = (
-        f'<th scope="row">{name}<span class="says">{escape(drop.says)}</span></th><td class="n">{count(drop.count)}</td>'
+        f'<th scope="row">{name}<span class="says">{escape(drop.says)}</span></th>{_figure(drop.count)}'
         f'<td class="n wide-only">{share(drop.count, read)}</td>'
         f'<td class="wide-only" style="width:22%">{bar([(colour, drop.count)], highest)}</td>'
     )
     if measured:
-        cells += "".join(
-            f'<td class="n">{"" if value is None else count(value)}</td>' for value in (drop.alone, drop.only)
-        )
+        cells += _figure(drop.alone) + _figure(drop.only)
     return f"<tr{'' if drop.count else ' class=idle'}>{cells}</tr>"
+
+
+def _figure(value: int | None) -> str:
+    return f'<td class="n">{"" if value is None else count(value)}</td>'
 
 
 def anchor(drop: Drop) -> str:
@@ -72,10 +75,12 @@ def languages_table(facts: Facts) -> str:
     rows = []
     for language in facts.languages[:MANY]:
         parts = [("keep", language.kept), ("rule", language.ruled_out), ("dup", language.duplicates)]
+        name = f"<code>{escape(language.label)}</code> {escape(language_name(language.label))}"
         rows.append(
-            f'<tr><th scope="row"><code>{escape(language.label)}</code></th><td class="n">{count(language.documents)}</td>'
-            f'<td style="width:44%">{bar(parts, highest)}</td><td class="n">{count(language.kept)}</td>'
-            f'<td class="n">{share(language.kept, language.documents)}</td><td class="n wide-only">{count(language.tokens)}</td></tr>'
+            f'<tr><th scope="row" class="whole">{name}</th>{_figure(language.documents)}'
+            f'<td style="width:44%">{bar(parts, highest)}</td>{_figure(language.kept)}'
+            f'<td class="n">{share(language.kept, language.documents)}</td>'
+            f'<td class="n wide-only">{count(language.tokens)}</td></tr>'
         )
     heads = [("language", ""), ("documents", "n"), ("", ""), ("kept", "n"), ("", "n"), ("tokens", "n wide-only")]
     return table(heads, rows) + _more(len(facts.languages))
@@ -101,10 +106,11 @@ def tokens_table(facts: Facts) -> str:
 
 def _tokens_row(entry: Tokens, highest: int, lengths: Sequence[str]) -> str:
     packed = "".join(f'<td class="n wide-only">{count(entry.packed_rows[length])}</td>' for length in lengths)
+    stream = bar([("keep", entry.tokens)], highest)
     return (
         f'<tr><th scope="row"><code>{escape(entry.source)}</code></th><td>{escape(entry.split)}</td>'
-        f'<td class="n">{count(entry.tokens)}</td><td class="wide-only" style="width:26%">{bar([("keep", entry.tokens)], highest)}</td>'
-        f'<td class="n">{count(entry.documents)}</td><td class="n wide-only">{bits(entry.text_bytes)}</td>'
+        f'{_figure(entry.tokens)}<td class="wide-only" style="width:26%">{stream}</td>'
+        f'{_figure(entry.documents)}<td class="n wide-only">{bits(entry.text_bytes)}</td>'
         f'<td class="n wide-only">{number(entry.text_bytes / entry.tokens if entry.tokens else None)}</td>'
         f'<td class="n wide-only">{count(entry.shards)}</td>{packed}</tr>'
     )

@@ -3,7 +3,7 @@
 import html
 import re
 
-__all__ = ["bits", "count", "escape", "number", "plural", "share"]
+__all__ = ["bits", "breakable", "count", "escape", "number", "plural", "share"]
 
 # What a crawl may carry and a page must not: control characters (line feed and tab apart), noncharacters, and the
 # marks that turn the writing direction of what follows.
@@ -13,6 +13,11 @@ UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufff
 def escape(text: object) -> str:
     """Any string as text or attribute of an HTML page: nothing in it can become markup."""
     return html.escape(UNSAFE.sub("\ufffd", str(text)), quote=True)
+
+
+def breakable(name: str) -> str:
+    """A rule's name, escaped, that may be broken after its dots and underscores."""
+    return re.sub(r"([._])", r"\1<wbr>", escape(name))
 
 
 def count(value: int) -> str:

@@ -24,10 +24,23 @@ def plan_lines(summary: dict[str, Any]) -> list[str]:
     rows = [("source", "files", "input", "parts", "read already", "left to read")]
     for name, row in sorted(summary["sources"].items()):
         rows.append(
-            (name, f"{row['files']:,}", size(row["bytes"]), f"{row['parts']:,}", f"{row['parts_done']:,}", size(row["bytes_left"]))
+            (
+                name,
+                f"{row['files']:,}",
+                size(row["bytes"]),
+                f"{row['parts']:,}",
+                f"{row['parts_done']:,}",
+                size(row["bytes_left"]),
+            )
         )
     widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in rows]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in rows
+    ]
     held = summary["generation"]
     lines.append(f"{summary['output']}: " + (f"holds generation {held}" if held else "no dataset yet"))
     return lines

@@ -21,6 +21,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from pipeline.runtime.jobs import RecordedPipeline
 from schemas import storage
 
 __all__ = ["cores", "flink_job_server_jar", "runner"]
@@ -51,6 +52,9 @@ def runner(
     if unknown and name not in PORTABLE:
         raise ValueError(_unknown_option(unknown[0]))
     flags = list(beam_options)
+    if given.save_main_session is None:
+        # All our code lies in modules that workers import.
+        flags.append("--no_save_main_session")
     if name == "FlinkRunner":
         flags += _flink_flags(given, workers)
     elif name == "PortableRunner":
@@ -66,7 +70,7 @@ def runner(
         # Options and runner are made anew: runners write into both.
         options = PipelineOptions(flags)
         if name not in LOCAL:
-            return beam.Pipeline(create_runner(name), options)
+            return RecordedPipeline(create_runner(name), options, work)
         wanted = processes or (1 if num_bytes < SMALL_BYTES else cores())
         return beam.Pipeline(_local_runner(options, wanted), options)
 

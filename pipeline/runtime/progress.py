@@ -133,7 +133,8 @@ class ProgressLine:
         with contextlib.suppress(OSError):
             for path in Path(self._directory or ".").glob("*.json"):
                 with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-                    total.update(json.loads(path.read_text()).get(self._stage, {}))
+                    sums = json.loads(path.read_text()).get(self._stage, {})
+                    total.update({name: int(count) for name, count in sums.items()})
         return (time.monotonic(), total["bytes"], total["records"]), total["items"]
 
 

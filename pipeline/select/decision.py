@@ -16,6 +16,7 @@ Files of a decision, below WORK/select/DECISION:
         clusters/         what became of rows that have a duplicate, by part
 """
 
+import itertools
 from dataclasses import dataclass
 
 from schemas import storage
@@ -102,4 +103,4 @@ def rounds_of(units: int, total_bytes: int, limit: int | None) -> list[range]:
         return [range(units)]
     count = min(units, max(1, -(-total_bytes // max(1, limit))))
     bounds = [units * i // count for i in range(count + 1)]
-    return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [range(start, stop) for start, stop in itertools.pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""The documents of a decision as one worker sees them: parts, final doc_ids, what the rules say, exact copies, order."""
+"""The documents of a decision as a worker sees them: parts, final doc_ids, what the rules say, copies, order."""
 
 from collections import OrderedDict
 from collections.abc import Callable

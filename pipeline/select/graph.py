@@ -1,5 +1,6 @@
 """The documents that have a duplicate, as a graph in arrays on local disk."""
 
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def build_graph(documents: Documents, names: Sequence[str], disk: DiskArrays) ->
         touched[parts.positions(a)] = True
         touched[parts.positions(b)] = True
         num_edges += a.size
-    of_part = [np.count_nonzero(touched[start:end]) for start, end in zip(parts.bases, parts.bases[1:], strict=False)]
+    of_part = [np.count_nonzero(touched[start:end]) for start, end in itertools.pairwise(parts.bases)]
     firsts = np.concatenate([[0], np.cumsum(of_part)]).astype(np.int64)
     size = int(firsts[-1])
     number = disk.new(parts.rows, np.int64)

@@ -73,10 +73,11 @@ def _broken(columns: PartColumns, rule: ResolvedRule) -> tuple[np.ndarray, np.nd
     if rule.signal not in columns.names:
         raise ValueError(f"rule {rule.name}: the parts hold no signal {rule.signal!r}: run ingest again")
     if rule.comparison == "not in":
+        assert isinstance(rule.threshold, tuple)
         allowed = set(rule.threshold)
         column = columns.column(rule.signal).combine_chunks().dictionary_encode()
         fits = np.array([label in allowed for label in column.dictionary.to_pylist()] + [False])
         return ~fits[column.indices.fill_null(-1).to_numpy(zero_copy_only=False)], None
+    assert not isinstance(rule.threshold, tuple)
     measured = columns.floats(rule.signal)
-    assert rule.comparison in ("<", ">"), rule.comparison
     return (measured < rule.threshold if rule.comparison == "<" else measured > rule.threshold), measured

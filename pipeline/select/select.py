@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -187,7 +188,7 @@ class Conclude(beam.PTransform):
         super().__init__()
         self._decision = decision
 
-    def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[int]:
+    def expand(self, inputs: Any) -> beam.PCollection[int]:
         parts, *edges = inputs
         # The parts too, so that there is something to conclude where no pair was found.
         names = [parts | "NoEdges" >> beam.Map(_no_name)]

@@ -48,8 +48,8 @@ def part_verdict(documents: Documents, part: int, clusters: pa.Table, recorded: 
             as_ids(judged.ids),
             pa.array(kept),
             *_reason_columns(columns.column("stage"), columns.column("rule"), reason, names),
-            pa.array(value, mask=np.isnan(value)),
-            pa.array(threshold, mask=np.isnan(threshold)),
+            _nullable(value),
+            _nullable(threshold),
             _spread(clusters, "duplicate_of", rows, dropped, len(kept)),
             _spread(clusters, "twin", rows, dropped, len(kept)),
             as_ids(cluster, judged.passed),
@@ -59,6 +59,11 @@ def part_verdict(documents: Documents, part: int, clusters: pa.Table, recorded: 
         ],
         schema=VERDICT,
     )
+
+
+def _nullable(values: np.ndarray) -> pa.Array:
+    """float64 with nulls for NaN, and zeros under them."""
+    return pa.array(np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf), mask=np.isnan(values))
 
 
 def _ids(table: pa.Table, name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Edges: the verified pairs of a partition's buckets, written to files whose names go through the pipeline."""
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import apache_beam as beam
 import numpy as np
@@ -15,7 +16,10 @@ from .sketches import ShingleSketches, SignatureSketches
 __all__ = ["EDGES", "JoinDivisions", "Key", "VerifyBuckets"]
 
 Key = tuple[int, int, int]  # band, partition, division (0: the partition's undivided buckets)
-EDGES = pa.schema([pa.field(name, pa.from_numpy_dtype(EDGE_ROW[name]), nullable=False) for name in EDGE_ROW.names])
+Centres = beam.pvalue.TaggedOutput[Literal["centres"], tuple[tuple[int, int], bytes]]
+EDGES = pa.schema(
+    [pa.field(name, pa.from_numpy_dtype(EDGE_ROW[name]), nullable=False) for name in EDGE_ROW.names or ()]
+)
 
 
 class Verifier:
@@ -54,7 +58,7 @@ class VerifyBuckets(beam.DoFn):
     def setup(self) -> None:
         self._verifier = Verifier(self._decision)
 
-    def process(self, element: tuple[Key, Iterable[bytes]]) -> Iterator[str | beam.pvalue.TaggedOutput]:
+    def process(self, element: tuple[Key, Iterable[bytes]]) -> Iterator[str | Centres]:
         (band, partition, division), packed = element
         rows = unpack(packed, BUCKET_ROW)
         edges = self._verifier.edges(rows)

@@ -1,17 +1,21 @@
 """Read every archive of a folder of crawl files and samples, and set the counts beside other readers' counts.
 
-    python -m tests.bench.read_everything ../shared/data/warc
+    python -m tests.bench.read_everything ../shared/data/warc [--hostile 200]
 
 Prints, for each file: records by type, rows by rule, and what `samples/MANIFEST.tsv` says of warcio and FastWARC,
 marked where they differ. Then each row of `crawl/pages_shared.tsv.gz` is compared with the record at its offset.
-Both tilings are asserted by the reader itself: a byte that is not accounted for ends the run.
+Both tilings are asserted by the reader itself: a byte that is not accounted for ends the run. With --hostile N, each
+file of up to 1 MB is read N times cut off and N times with a flipped bit, at seeded places: nothing may be raised, and
+what lies before the place must be read as before.
 """
 
+import argparse
 import collections
 import csv
 import gzip
 import json
-import sys
+import random
+import tempfile
 from pathlib import Path
 
 from pipeline.ingest.read import read_piece
@@ -75,7 +79,37 @@ def compare_pages(folder: Path) -> None:
         print(f"  {difference}: {count}")
 
 
-def main(folder: Path) -> None:
+def same(a: Record, b: Record) -> bool:
+    return (a.type, a.position, a.offset, a.url, a.rule, a.body, a.text) == (
+        b.type, b.position, b.offset, b.url, b.rule, b.body, b.text
+    )  # fmt: skip
+
+
+def harm(path: Path, times: int) -> None:
+    """Read a file `times` times cut off and `times` times with a bit flipped; raises where records before are lost."""
+    data, seeded = path.read_bytes(), random.Random(path.name)
+    whole, _ = read_file(path)
+    starts = [record.position for record in whole]
+    ends = [min((start for start in starts if start > mine), default=len(data)) for mine in starts]
+    lost: collections.Counter[str] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        for kind in ("cut", "flip"):
+            for _ in range(times if data else 0):
+                at = seeded.randrange(len(data))
+                flipped = bytearray(data)
+                flipped[at] ^= 1 << seeded.randrange(8)
+                copy.write_bytes(data[:at] if kind == "cut" else flipped)
+                found, receipt = read_file(copy)
+                assert receipt.covered_end == receipt.size
+                before = sum(end <= at for end in ends)
+                if not all(same(*pair) for pair in zip(found, whole[:before], strict=False)) or len(found) < before:
+                    raise SystemExit(f"{path}: {kind} at {at}: records before it are lost")
+                lost[kind] += len(whole) - sum(record.rule != "read.damaged" for record in found)
+    print(f"    rows lost a time, of {len(whole)}: " + ", ".join(f"{kind} {lost[kind] / times:.2f}" for kind in lost))
+
+
+def main(folder: Path, hostile: int) -> None:
     known = known_counts(folder)
     paths = sorted(path for path in folder.rglob("*") if ".warc" in path.name or ".arc" in path.name)
     for path in paths:
@@ -91,10 +125,16 @@ def main(folder: Path) -> None:
             total = sum(receipt.records.values())
             mark = " " if same == receipt.records and str(total) == fastwarc else "*"
             print(f"  {mark} warcio {shown(warcio)} {warcio_error} | FastWARC {fastwarc} {fastwarc_error}")
+        if hostile and path.stat().st_size <= 1_000_000:
+            harm(path, hostile)
     print(f"{len(paths)} files")
     if (folder / "crawl").is_dir():
         compare_pages(folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--hostile", type=int, default=0)
+    options = parser.parse_args()
+    main(options.folder, options.hostile)

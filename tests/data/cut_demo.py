@@ -93,7 +93,7 @@ def rank(member: Member) -> bytes:
 
 
 def choose(found: list[Member], quota: dict[tuple[str, str], int], taken: set[str]) -> list[Member]:
-    """The chosen records in the order of their archive: warcinfo, then each request with its answer; none of `taken`."""
+    """The chosen records in the order of their archive: warcinfo, then requests with their answers; none of `taken`."""
     strata: dict[tuple[str, str], list[Member]] = defaultdict(list)
     for member in found:
         if member.type in PAGES and len(member.data) <= MAX_MEMBER and member.url not in taken:

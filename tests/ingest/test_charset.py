@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """From bytes to characters: the order of what is believed, and what each encoding knows."""
 
 import csv
@@ -14,9 +13,7 @@ from pipeline.ingest.charset import declared_in_page, decode_page, encoding_of_l
 
 CRAWL = Path(__file__).parents[3] / "shared/data/warc/crawl"
 RUSSIAN = "<p>Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему."
-KOREAN = (
-    "<p>모든 국민은 인간으로서의 존엄과 가치를 가지며, 행복을 추구할 권리를 가진다."
-)
+KOREAN = "<p>모든 국민은 인간으로서의 존엄과 가치를 가지며, 행복을 추구할 권리를 가진다."
 JAPANESE = "<p>吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"
 
 

@@ -50,7 +50,12 @@ def test_iso_dates_are_milliseconds_utc(text: str, millis: int | None) -> None:
 
 @pytest.mark.parametrize(
     ("digits", "millis"),
-    [("20140216050221", 1_392_526_941_000), ("201402160502", 1_392_526_920_000), ("20141316050221", None), ("2014", None)],
+    [
+        ("20140216050221", 1_392_526_941_000),
+        ("201402160502", 1_392_526_920_000),
+        ("20141316050221", None),
+        ("2014", None),
+    ],
 )
 def test_arc_dates_are_milliseconds_utc(digits: str, millis: int | None) -> None:
     assert arc_millis(digits) == millis

@@ -52,8 +52,10 @@ class Corpus:
 
     def add(self, source: str, documents: Iterable[Doc], rows: int = 3) -> None:
         """Write the next part, in batches of some rows, and its verdicts."""
-        documents = list(documents)
-        number = len(self.parts)
+        self.write(len(self.parts), source, list(documents), rows)
+
+    def write(self, number: int, source: str, documents: list[Doc], rows: int = 3) -> None:
+        """Write a part, the next one or in place of an earlier one."""
         path = self.folder / f"part-{number}.arrow"
         table = part_table(f"{source}-{number}.warc", documents)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +65,13 @@ class Corpus:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         size = sum(len((doc.text or "").encode()) for doc in documents)
         name = f"{source}-{number}.warc"
-        self.parts.append(PartRef(number, source, str(path), len(documents), size, sha256, name, 0))
-        receipt = PieceReceipt(name, 0, 10, 10, 0, 10, sha256, len(documents), {"response": len(documents)})
-        self.pieces.append((source, receipt))
-        self.documents.append(documents)
+        self.parts[number:] = [
+            PartRef(number, source, str(path), len(documents), size, sha256, name, 0),
+            *self.parts[number + 1 :],
+        ]
+        read = hashlib.sha256(name.encode()).hexdigest()
+        receipt = PieceReceipt(name, 0, 10, 10, 0, 10, read, len(documents), {"response": len(documents)})
+        self.pieces[number:] = [(source, receipt), *self.pieces[number + 1 :]]
         self.decide(number, documents)
 
     def decide(self, number: int, documents: list[Doc]) -> None:
@@ -169,7 +174,7 @@ def some_documents(prefix: str, count: int, seed: int = 0) -> list[Doc]:
 
 def recipe(**sections: Any) -> Recipe:
     """A recipe with small shards."""
-    shards = {"shard_bytes": 4096, "batch_bytes": 1024, "group_bytes": 4096, **sections.pop("shards", {})}
+    shards = {"shard_bytes": 8192, "batch_bytes": 2048, "group_bytes": 4096, **sections.pop("shards", {})}
     tokenizer = {"vocab_size": 300, "sample_bytes": 4096, **sections.pop("tokenizer", {})}
     measure = {"minhash": {"num_hashes": NUM_HASHES}}
     sources = {name: {"root": "."} for name in ("books", "web", "web/odd: *")}

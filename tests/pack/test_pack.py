@@ -226,6 +226,33 @@ def test_copied_rows_give_the_bytes_of_encoded_ones(corpus, tmp_path):
     assert verify(str(tmp_path / "ds"), 1)["faults"] == []
 
 
+def test_a_text_that_ingest_now_reads_otherwise_is_encoded_anew(tmp_path):
+    corpus = Corpus(tmp_path / "in")
+    documents = [
+        Doc("a", "aaaa"),
+        Doc("b", "bbbb"),
+        Doc("c", "cccc", validation=True),
+        Doc("d", "dddd", validation=True),
+    ]
+    corpus.add("web", documents)
+    corpus.pack(recipe(**BYTES), tmp_path / "ds")
+    corpus.write(0, "web", [documents[0], Doc("b", "b b"), documents[2], Doc("d", "d d", validation=True)])
+    dataset = str(tmp_path / "ds")
+    manifest = corpus.pack(recipe(**BYTES), tmp_path / "ds", work=tmp_path / "w", previous=load_previous(dataset))
+    (receipt,) = (tmp_path / "w" / "pack").glob("shards-*[0-9a-f].json")
+    counts = json.loads(receipt.read_bytes())
+    assert (counts["copied"], counts["encoded"]) == (2, 2)
+    rows = [row for path in files(dataset, "shards") for row in arrow(path).to_pylist()]
+    assert {row["doc_id"]: row["tokens"] for row in rows} == {
+        documents[0].doc_id: [65] * 4 + [0],
+        documents[1].doc_id: [66, SPACE, 66, 0],
+        documents[2].doc_id: [67] * 4 + [0],
+        documents[3].doc_id: [68, SPACE, 68, 0],
+    }
+    assert manifest.parts[0].sha256 == corpus.parts[0].sha256
+    assert verify(dataset)["faults"] == []
+
+
 def files_of(folder, prefix):
     return [str(path) for path in sorted(folder.iterdir()) if path.name.startswith(prefix)]
 

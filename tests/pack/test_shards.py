@@ -37,7 +37,8 @@ def test_tags_are_canonical_json():
 def shard(tmp_path):
     corpus = Corpus(tmp_path / "in")
     corpus.add("web", [Doc(f"d{n}", "x" * (40 + n)) for n in range(60)])
-    corpus.pack(recipe(tokenizer={"vocab_size": 257}, shards={"shard_bytes": 1 << 20}), tmp_path / "ds")
+    shards = {"shard_bytes": 1 << 20, "batch_bytes": 1024}
+    corpus.pack(recipe(tokenizer={"vocab_size": 257}, shards=shards), tmp_path / "ds")
     (path,) = (tmp_path / "ds" / "shards").iterdir()
     return path
 

@@ -27,6 +27,7 @@ from schemas.generation import (
 from schemas.manifest import commit, named_by_content
 from schemas.recipe import canonical_json
 
+PART_ROWS = 4
 SIGNALS = ["gopher.num_words", "gopher.mean_word_length", "language.score"]
 RECIPE = """\
 name: handmade
@@ -65,15 +66,19 @@ def document(url: str | None, text: str | None = None, **fields: Any) -> dict[st
 
 
 def write_dataset(folder: Path, documents: list[dict[str, Any]], recipe: str = RECIPE, digest: str = "1") -> str:
-    """The dataset's files and its work folder below `folder`; documents are rows of one part a source, in order."""
+    """The dataset's files and its work folder below `folder`; a source's documents lie in parts of four rows."""
     sources = sorted({row["source"] for row in documents})
     parts, groups, files = [], [], []
     for number, source in enumerate(sources):
         rows = [row for row in documents if row["source"] == source]
-        parts.append(_write_part(folder / "work", number, source, rows))
+        first = len(parts)
+        for start in range(0, len(rows), PART_ROWS):
+            parts.append(_write_part(folder / "work", len(parts), source, rows[start : start + PART_ROWS]))
         path = f"ledger/g1-{number:05}-{source}.parquet"
         files.append(_write(folder, path, _parquet(pa.Table.from_pylist(_only(rows, arrow.LEDGER), arrow.LEDGER))))
-        groups.append(Group(generation=1, number=number, source=source, parts=[number], **_fates(rows)))
+        groups.append(
+            Group(generation=1, number=number, source=source, parts=[*range(first, len(parts))], **_fates(rows))
+        )
     kept = [row for row in documents if row["kept"]]
     numbered = [
         (ledger, place, row)
@@ -128,6 +133,7 @@ def write_dataset(folder: Path, documents: list[dict[str, Any]], recipe: str = R
         groups=groups,
         funnel=Funnel(**_fates(documents), sources=by_source),
         assets={},
+        decision="0",
         code={"gristmill": "0"},
         platform={"machine": "test"},
         tables=tables,

@@ -12,7 +12,7 @@ def test_markup_and_control_characters_of_a_crawl_become_harmless() -> None:
 def test_numbers_are_written_with_the_precision_they_deserve() -> None:
     assert [count(0), count(1234567)] == ["0", "1,234,567"]
     assert [number(None), number(3.0), number(0.123456), number(1234.5), number(-2.0)] == [
-        "–",
+        "\u2013",
         "3",
         "0.1235",
         "1234",
@@ -30,7 +30,7 @@ def test_numbers_are_written_with_the_precision_they_deserve() -> None:
 
 def test_shares_do_not_round_something_to_nothing_or_to_all() -> None:
     assert [share(0, 0), share(0, 5), share(1, 3), share(1, 100_000), share(5, 5)] == [
-        "–",
+        "\u2013",
         "0\u202f%",
         "33.3\u202f%",
         "<0.1\u202f%",

@@ -14,7 +14,7 @@ from pipeline.select.files import fixed_bytes, write_batch
 from schemas.arrow import document_schema
 from schemas.recipe import Minhash, Recipe
 
-SIGNALS = ("gopher.num_words", "lang.score")
+SIGNALS = ("gopher.num_words", "language.score")
 
 
 def make_recipe(**sections: Any) -> Recipe:

@@ -1,0 +1,111 @@
+import math
+
+import pyarrow as pa
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.ingest.edits import apply_edits, text_buffers
+from pipeline.measure.measure import MEASURE_VERSION
+from pipeline.measure.minhash import sign
+from pipeline.measure.signals import SIGNAL_NAMES
+from schemas.arrow import document_schema
+from schemas.recipe import C4Lines, Edits, Minhash
+from tests.measure.measuring import CHINESE, RUSSIAN, column, measured, measurer
+
+EDITS = Edits(c4=C4Lines(end_mark=False), mask=["email", "ip"])
+PAGE = """Contents
+Home
+
+It was the best of times, it was the worst of times, said jane@doe.example.org of 8.8.8.8.
+It was the age of wisdom[1], it was the age of foolishness... and so on.
+• one bullet and some more of it
+We use cookies to follow you around.
+It was the age of wisdom, it was the age of foolishness, and { a bracket.
+"""
+
+
+def test_columns_are_those_of_a_part_in_its_types():
+    batch = measurer(EDITS).measure(column(PAGE, ""), pa.array([None, None], pa.string()))
+    schema = document_schema(112, SIGNAL_NAMES)
+    for name in batch.schema.names:
+        assert batch.schema.field(name).type == schema.field(name).type, name
+    assert batch.schema.names[-len(SIGNAL_NAMES) :] == list(SIGNAL_NAMES)
+    assert {"text_hash", "final_hash", "num_bytes", "edits", "language", "signature"} <= set(batch.schema.names)
+
+
+def test_hashes_sizes_and_signatures_are_of_the_final_text():
+    texts = column(PAGE, "too short", RUSSIAN)
+    batch = measurer(EDITS).measure(texts, pa.array([None] * 3, pa.string()))
+    final = apply_edits(texts, batch["edits"])
+    assert batch["text_hash"].to_pylist() == [xxhash.xxh3_128_digest(text.as_py().encode()) for text in texts]
+    assert batch["final_hash"].to_pylist() == [xxhash.xxh3_128_digest(text.as_py().encode()) for text in final]
+    assert batch["num_bytes"].to_pylist() == [len(text.as_py().encode()) for text in final]
+    signatures, valid = sign(*text_buffers(final), Minhash())
+    assert valid.tolist() == [True, False, True]
+    assert batch["signature"].to_pylist() == [
+        row.astype("<u4").tobytes() if good else None for row, good in zip(signatures, valid, strict=True)
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text() | st.sampled_from([PAGE, RUSSIAN, CHINESE, "a@b.co\n{ 8.8.8.8."]), max_size=5))
+def test_a_row_does_not_depend_on_its_batch(texts: list[str]):
+    urls = pa.array(["http://a.test/"] * len(texts), pa.string())
+    batch = measurer(EDITS).measure(column(*texts), urls)
+    assert batch.to_pylist() == [measured(text, EDITS) for text in texts]
+    padded = measurer(EDITS).measure(column("x", *texts).slice(1), urls)
+    assert padded.equals(batch)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_every_signal_is_finite(text: str):
+    row = measured(text, EDITS)
+    assert all(math.isfinite(row[name]) for name in SIGNAL_NAMES)
+
+
+def test_an_empty_batch_has_the_columns_and_no_row():
+    batch = measurer(EDITS).measure(column(), pa.array([], pa.string()))
+    assert batch.num_rows == 0
+    assert batch.schema == measurer(EDITS).measure(column("a"), pa.array([None], pa.string())).schema
+
+
+def test_output_changes_only_with_the_version():
+    """A part on disk is used again if its key, which holds the version, is the same: raise it with the values here."""
+    texts = column(PAGE)
+    batch = measurer(EDITS).measure(texts, pa.array([None], pa.string()))
+    row = batch.to_pylist()[0]
+    found = {name: row[name] for name in SIGNAL_NAMES if row[name] and not name.startswith("language.")}
+    found |= {
+        "text": apply_edits(texts, batch["edits"])[0].as_py(),
+        "signature": xxhash.xxh3_64_hexdigest(row["signature"]),
+    }
+    assert (MEASURE_VERSION.rpartition("/")[0], found) == (GOLDEN_VERSION, GOLDEN)
+    assert row["language"] == "en"
+
+
+GOLDEN_VERSION = "1/1/1/1/shingles-1/words-1"
+GOLDEN = {
+    "gopher.num_words": 63.0,
+    "gopher.mean_word_length": 3.873015873015873,
+    "gopher.ellipsis_ratio": 0.013333333333333334,
+    "gopher.bullet_line_fraction": 0.125,
+    "gopher.alphabetic_token_fraction": 0.8133333333333334,
+    "gopher.num_stop_words": 4.0,
+    "gopher.top_2_gram_character_fraction": 0.13003095975232198,
+    "gopher.top_3_gram_character_fraction": 0.13622291021671826,
+    "gopher.top_4_gram_character_fraction": 0.17337461300309598,
+    "gopher.duplicate_5_gram_character_fraction": 0.07430340557275542,
+    "gopher.duplicate_6_gram_character_fraction": 0.08668730650154799,
+    "gopher.duplicate_7_gram_character_fraction": 0.07739938080495357,
+    "c4.num_curly_brackets": 1.0,
+    "c4.num_sentences": 4.0,
+    "fineweb.end_mark_fraction": 0.75,
+    "fineweb.newline_ratio": 0.046875,
+    "text": "It was the best of times, it was the worst of times, said email@example.com of 198.51.100.206.\n"
+    "It was the age of wisdom, it was the age of foolishness... and so on.\n"
+    "• one bullet and some more of it\n"
+    "It was the age of wisdom, it was the age of foolishness, and { a bracket.",
+    "signature": "a5afec1f531b4609",
+}

@@ -1,0 +1,76 @@
+"""A dataset opened for looking: rows of ledgers and parts, indexes in several files, the smallest of many."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.report.dataset import Place, open_dataset, open_parts
+from pipeline.report.gather import Chosen
+from pipeline.report.index import KEPT, index_digits, kept_documents, places_of_id
+from schemas.arrow import INDEX_DOCUMENTS
+from schemas.manifest import DatasetError
+from tests.report.handmade import document, write_dataset
+
+
+def test_rows_of_a_ledger_are_found_in_the_parts_of_its_group(tmp_path: Path) -> None:
+    documents = [document(f"http://x/{number}", f"text {number}") for number in range(9)]
+    dataset = open_dataset(write_dataset(tmp_path, [*documents, document("http://y/", "other", source="wet")]))
+    assert [dataset.part_of(Place(0, row)) for row in (0, 3, 4, 8)] == [(0, 0), (0, 3), (1, 0), (2, 0)]
+    assert dataset.part_of(Place(1, 0)) == (3, 0)
+    with pytest.raises(DatasetError, match="row 9 lies beyond the parts"):
+        dataset.part_of(Place(0, 9))
+    parts = open_parts(dataset, None)
+    numbers, columns = parts.take(1, [3, 0, 3], ["url", "text"])
+    assert (numbers, columns.to_pydict()) == (
+        [0, 3],
+        {"url": ["http://x/4", "http://x/7"], "text": ["text 4", "text 7"]},
+    )
+    places = [Place(0, 8), Place(0, 0), Place(1, 0)]
+    assert {place: row["url"] for place, row in dataset.rows(places).items()} == dict(
+        zip(places, ["http://x/8", "http://x/0", "http://y/"], strict=True)
+    )
+
+
+@given(st.permutations(range(20)), st.integers(1, 25))
+def test_the_smallest_are_chosen_in_whatever_order_they_come(keys: list[int], limit: int) -> None:
+    chosen = Chosen(limit)
+    for key in keys:
+        chosen.offer(key, Place(0, key))
+    assert [place.row for place in chosen.places()] == list(range(min(limit, 20)))
+
+
+def write_index(dataset: Path, digits: str, ids: list[int]) -> str:
+    """A file of index/documents with keys in one file, whose ids are given by their first byte."""
+    rows = [
+        dict.fromkeys(INDEX_DOCUMENTS.names, 0) | {"doc_id": bytes([name]) + bytes(15), "num_tokens": name}
+        for name in ids
+    ]
+    path = f"index/documents/{digits}-0.arrow"
+    with pa.ipc.new_file(str(dataset / path), INDEX_DOCUMENTS) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, INDEX_DOCUMENTS))
+    return path
+
+
+def test_an_index_of_several_files_and_one_of_a_single_file_give_the_same_documents(tmp_path: Path) -> None:
+    dataset = open_dataset(write_dataset(tmp_path, [document("http://x/", "text")]))
+    ids = [0x01, 0x02, 0x1F, 0xF0]
+    kinds = {}
+    for name, files in (("one", {"all": ids}), ("many", {"0": ids[:2], "1": ids[2:3], "f": ids[3:]})):
+        paths = [write_index(tmp_path, digits, inside) for digits, inside in files.items()]
+        table = pa.table(
+            {"path": ["ledger/x", *paths], "bytes": [0] * (1 + len(paths)), "sha256": [""] * (1 + len(paths))}
+        )
+        kinds[name] = type(dataset)(dataset.uri, dataset.manifest, dataset.shards, table, dataset.inputs)
+    assert [index_digits(kinds[name]) for name in ("one", "many")] == [0, 1]
+    for digits, expected in (("0", [1, 2]), ("1", [0x1F]), ("7", []), ("f", [0xF0]), ("f0", [0xF0]), ("01", [1])):
+        for opened in kinds.values():
+            assert kept_documents(opened, digits)["num_tokens"].tolist() == expected
+    assert kept_documents(kinds["one"], "")["num_tokens"].tolist() == ids
+    assert kept_documents(kinds["one"], "")["high"][3] == np.uint64(0xF0 << 56)
+    assert kept_documents(kinds["one"], "").dtype == KEPT
+    assert places_of_id(kinds["many"], bytes([0x1F]) + bytes(15)) == [Place(0, 0)]
+    assert places_of_id(kinds["many"], bytes(16)) == []

@@ -1,0 +1,87 @@
+"""The recipe: what is refused, and how the message helps."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.recipe import Recipe, RecipeError, canonical_json, load_recipe
+
+RECIPE = """
+sources:
+  web: {root: crawl}
+near: {threshold: 0.8}
+rules:
+  gopher.too_few_words: 50
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("near.treshold=0.7", "near.treshold: unknown key; did you mean threshold?"),
+        ("seeed=1", "seeed: unknown key; did you mean seed?"),
+        ("sources.web.formt=warc", "sources.web.formt: unknown key; did you mean format?"),
+        ("edits.c4.min_wrds=3", "edits.c4.min_wrds: unknown key; did you mean min_words?"),
+        ("measure.minhash.num_hash=3", "measure.minhash.num_hash: unknown key; did you mean num_hashes?"),
+        ("near.threshold=1.5", "near.threshold: Input should be less than or equal to 1 (got 1.5)"),
+        ("near.threshold=high", "near.threshold: Input should be a valid number"),
+        ("near.bands=4", "near: bands and rows go together: give both or neither"),
+        ("rules.short={signal: gopher.num_words, min: 9, max: 3}", "min=9 exceeds max=3: swap them or widen the range"),
+        ("prefer=[longest]", "prefer: 'longest' is none of longer_text"),
+        ("near={bands: 20, rows: 20}", "near: bands=20 times rows=20 exceeds measure.minhash.num_hashes=112"),
+        ("near.threshold", "write key.path=value"),
+        ("seed.x=1", "seed is not a section"),
+    ],
+)
+def test_a_mistake_is_one_message_with_its_place(recipe: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(recipe), ["seed=0", override])
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_key_given_twice_is_refused(recipe: Path) -> None:
+    recipe.write_text(RECIPE + "near: {threshold: 0.7}\n")
+    with pytest.raises(RecipeError, match="'near' is given twice"):
+        load_recipe(str(recipe))
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "sources: [", "\x00"])
+def test_what_is_no_recipe_is_refused(recipe: Path, text: str) -> None:
+    recipe.write_text(text)
+    with pytest.raises(RecipeError):
+        load_recipe(str(recipe))
+
+
+def test_a_missing_recipe_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"no-such\.yaml: cannot read the recipe"):
+        load_recipe("no-such.yaml")
+
+
+def test_a_rules_name_keeps_its_dots_in_an_override(recipe: Path) -> None:
+    assert load_recipe(str(recipe), ["rules.gopher.too_few_words=70"]).rules == {"gopher.too_few_words": 70.0}
+
+
+def test_the_digest_leaves_out_where_things_lie_and_nothing_else(recipe: Path) -> None:
+    same = load_recipe(str(recipe), ["output=s3://b/d", "work=/tmp/w", "sources.web.root=s3://elsewhere"])
+    assert same.digest() == load_recipe(str(recipe)).digest()
+    for override in ("seed=2", "sources.web.inputs=[a]", "near=null", "rules.gopher.too_few_words=51", "name=x"):
+        assert load_recipe(str(recipe), [override]).digest() != same.digest(), override
+
+
+def test_the_order_of_rules_is_part_of_the_digest() -> None:
+    sources = {"web": {"root": "x"}}
+    one = Recipe.model_validate({"sources": sources, "rules": {"a": 1, "b": 2}})
+    other = Recipe.model_validate({"sources": sources, "rules": {"b": 2, "a": 1}})
+    assert one.digest() != other.digest()
+
+
+def test_canonical_json_is_sorted_utf8_without_spaces() -> None:
+    assert canonical_json({"b": [1, "é"], "a": None}) == '{"a":null,"b":[1,"é"]}'.encode()

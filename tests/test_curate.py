@@ -1,0 +1,197 @@
+"""The whole way, through the command: runs, reruns, changed thresholds, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.cli import main
+
+WORDS = (
+    "river mountain letter window garden story weather number village answer machine picture science morning".split()
+)
+
+
+def text(seed: int, words: int = 120) -> str:
+    """Prose enough for the rules, another one for each seed."""
+    state, lines = seed * 7919 + 1, []
+    for place in range(words):
+        state = state * 1103515245 + 12345 & 0x7FFFFFFF
+        lines.append(WORDS[state >> 8 & 0x7FFF % len(WORDS)] if place % 7 else f"page{seed}n{place}")
+    return " ".join(lines)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Forty documents: an exact copy, a near copy, short ones, one that is not JSON."""
+    crawl = tmp_path / "crawl"
+    crawl.mkdir()
+    documents = [{"id": f"d{n}", "url": f"http://x.test/{n}", "text": text(n)} for n in range(30)]
+    documents += [{"id": f"s{n}", "url": f"http://x.test/s{n}", "text": text(100 + n, 20 + n)} for n in range(8)]
+    documents.append({"id": "copy", "url": "http://x.test/copy", "text": text(3)})
+    documents.append({"id": "near", "url": "http://x.test/near", "text": text(4) + " and one more"})
+    lines = [json.dumps(document) for document in documents]
+    (crawl / "a.jsonl").write_text("\n".join(lines[:20]) + "\n")
+    (crawl / "b.jsonl").write_text("\n".join([*lines[20:], "{not json"]) + "\n")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "sources": {"x": {"root": str(crawl), "inputs": ["*.jsonl"]}},
+                "rules": {"gopher.too_few_words": 25},
+                "tokenizer": {"vocab_size": 300},
+                "split": {"validation": 0.1},
+            }
+        )
+    )
+    return path
+
+
+def run(recipe: Path, output: Path, *more: str) -> int:
+    """One run in this process, without progress."""
+    return main(["run", str(recipe), "--output", str(output), "--quiet", "--workers", "1", *more])
+
+
+def checked(output: Path, capsys: pytest.CaptureFixture[str]) -> dict:
+    """What `verify --json` says of a sound dataset."""
+    capsys.readouterr()
+    assert main(["verify", str(output), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def shards(output: Path, capsys: pytest.CaptureFixture[str]) -> list[bytes]:
+    """The bytes of the shards in use. (A shard that a generation did not change keeps its old name.)"""
+    capsys.readouterr()
+    assert main(["files", str(output), "shards"]) == 0
+    return sorted(Path(line).read_bytes() for line in capsys.readouterr().out.split())
+
+
+def test_every_record_is_kept_or_dropped_with_a_reason(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert run(recipe, tmp_path / "out") == 0
+    result = checked(tmp_path / "out", capsys)
+    assert result["records_read"] == 41
+    assert result["dropped"] == {
+        "exact.duplicate": 1,
+        "gopher.too_few_words": 5,
+        "near.duplicate": 1,
+        "read.damaged": 1,
+    }
+    assert result["kept"] == 33
+
+
+def test_a_rerun_finds_the_dataset_up_to_date(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    before = checked(out, capsys)
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.arrow")}
+    assert run(recipe, out) == 0
+    assert checked(out, capsys) == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.arrow")} == files
+
+
+def test_a_changed_threshold_makes_the_shards_of_a_fresh_run(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    original = shards(out, capsys)
+    # Down: more is kept. The tokenizer is frozen at generation 1, so the fresh run is given it.
+    tokenizer = next(out.glob("tokenizer-*.json"))
+    for threshold in ("10", "25"):
+        assert run(recipe, out, "--set", f"rules.gopher.too_few_words={threshold}") == 0
+        checked(out, capsys)
+        fresh = tmp_path / f"fresh-{threshold}"
+        assert (
+            run(
+                recipe,
+                fresh,
+                "--set",
+                f"rules.gopher.too_few_words={threshold}",
+                "--set",
+                f"tokenizer.file={tokenizer}",
+            )
+            == 0
+        )
+        assert shards(out, capsys) == shards(fresh, capsys)
+    assert shards(out, capsys) == original
+
+
+def test_a_renamed_rule_leaves_the_order_digest_as_it_was(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert run(recipe, tmp_path / "out") == 0
+    before = checked(tmp_path / "out", capsys)
+    own = "rules={short_pages: {signal: gopher.num_words, min: 25}}"
+    assert run(recipe, tmp_path / "out", "--set", own) == 0
+    after = checked(tmp_path / "out", capsys)
+    assert after["order"] == before["order"]
+    assert after["digest"] != before["digest"]
+    assert after["dropped"]["short_pages"] == before["dropped"]["gopher.too_few_words"]
+
+
+def test_decide_tells_the_effect_and_writes_no_generation(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    capsys.readouterr()
+    arguments = [
+        "decide",
+        str(recipe),
+        "--output",
+        str(out),
+        "--quiet",
+        "--json",
+        "--set",
+        "rules.gopher.too_few_words=10",
+    ]
+    assert main(arguments) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["funnel"]["kept"] == 38
+    assert answer["changes"]["gained"] == {"gopher.too_few_words": 5}
+    assert checked(out, capsys)["generation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "message"),
+    [
+        ("seed=5", 2, "seed is 0 there, 5 here"),
+        ("tokenizer.vocab_size=400", 2, "tokenizer.vocab_size is 300 there, 400 here"),
+        ("sources.x.inputs=[a.jsonl]", 2, "sources.x.inputs"),
+        ("rules.gopher.too_few_wrds=3", 2, "did you mean gopher.too_few_words"),
+        ("sources.x.root=/no/such/folder", 2, "/no/such/folder"),
+    ],
+)
+def test_what_does_not_fit_the_dataset_is_refused_and_nothing_changes(
+    recipe: Path, tmp_path: Path, capsys, override: str, code: int, message: str  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    before = checked(out, capsys)
+    assert run(recipe, out, "--set", override) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert checked(out, capsys) == before
+
+
+def test_new_inputs_are_refused_until_a_dataset_can_be_appended_to(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    (tmp_path / "crawl" / "c.jsonl").write_text(json.dumps({"id": "new", "text": text(77)}) + "\n")
+    assert run(recipe, out) == 2
+    assert "does not hold 1 input file (x: c.jsonl)" in capsys.readouterr().err
+
+
+def test_an_input_without_a_kept_document_makes_no_dataset(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert run(recipe, tmp_path / "out", "--set", "rules.gopher.too_few_words=100000") == 1
+    error = capsys.readouterr().err
+    assert "no document was kept of 41 read" in error
+    assert "gopher.too_few_words" in error
+    assert not list((tmp_path / "out").glob("manifest*"))
+
+
+def test_a_corrupt_shard_is_named(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert run(recipe, tmp_path / "out") == 0
+    shard = next((tmp_path / "out" / "shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "out")]) == 1
+    assert shard.name in capsys.readouterr().out
