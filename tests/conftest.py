@@ -6,35 +6,28 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.servers import free_port, serve, tool
+from pipeline.runtime.quiet import quiet_beam
+from tests.servers import free_port, s3_server, serve, tool
 
+quiet_beam()
 # A first call compiles a kernel, and a shared machine is slow at times: time is for benchmarks.
 settings.register_profile("gristmill", deadline=None)
 settings.load_profile("gristmill")
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A real S3 server (versitygw): its address, and the folder whose folders are its buckets."""
-    binary, port = tool("versitygw"), free_port()
+def s3_buckets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Path]]:
+    """A real S3 server: the environment that names it, and the folder whose folders are its buckets."""
     folder = tmp_path_factory.mktemp("s3")
-    (folder / "data").mkdir()
-    keys = {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "testsecret"}
-    command = [binary, "--port", f"127.0.0.1:{port}", "posix", str(folder / "data")]
-    with serve(command, port, folder / "log", keys):
-        yield f"http://127.0.0.1:{port}", folder / "data"
+    with s3_server(folder) as environment:
+        yield environment, folder
 
 
 @pytest.fixture
-def s3(s3_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+def s3(s3_buckets: tuple[dict[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """`s3(name)` makes a bucket and gives its URI; the environment holds the credentials."""
-    address, folder = s3_server
-    for name, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "testsecret",
-        "AWS_REGION": "us-east-1",
-    }.items():
+    environment, folder = s3_buckets
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
     def bucket(name: str) -> str:

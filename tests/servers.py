@@ -77,6 +77,21 @@ def serve(command: list[str], port: int, log: Path, environment: dict[str, str] 
             process.wait()
 
 
+@contextlib.contextmanager
+def s3_server(folder: Path) -> Iterator[dict[str, str]]:
+    """A real S3 server (versitygw) whose buckets are the folders of `folder`: the environment that its users set."""
+    keys = {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "testsecret"}
+    port = free_port()
+    command = [tool("versitygw"), "--port", f"127.0.0.1:{port}", "posix", str(folder)]
+    with serve(command, port, folder.with_suffix(".log"), keys):
+        yield {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "testsecret",
+            "AWS_REGION": "us-east-1",
+        }
+
+
 class RangeHandler(SimpleHTTPRequestHandler):
     """Python's file server with what it lacks: byte ranges and a strong ETag."""
 

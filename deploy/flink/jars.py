@@ -29,7 +29,7 @@ def main() -> int:
             print(f"Flink needs {package}: {tool} is not on PATH. Install it, or use another runner.", file=sys.stderr)
             return 1
     CACHE.mkdir(parents=True, exist_ok=True)
-    command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), COPY]
+    command = ["mvn", "-q", "-B", "-Dstyle.color=never", "-f", str(HERE / "pom.xml"), COPY]
     fetched = subprocess.run([*command, f"-DoutputDirectory={CACHE / 'lib'}", "-DincludeScope=runtime"])
     if fetched.returncode:
         print("Maven could not fetch Flink's jars; its message stands above.", file=sys.stderr)

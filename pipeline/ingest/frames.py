@@ -144,7 +144,7 @@ class Frames:
     def _damage(self, frame: Frame, state: str) -> tuple[str, int]:
         """State and end of a damaged range; one that runs to the file's end over other frames is not truncated."""
         end = self._probe.next_start(frame.position + 1, self.limit)
-        return state, end
+        return (CORRUPT if state == TRUNCATED and end < self._probe.size else state), end
 
     def _refuse_straddling(self, frame: Frame) -> None:
         """A sound frame across the piece's end means that the boundary found there is none."""

@@ -211,7 +211,7 @@ def _contraction_length(points: Any, flags: Any, low: int, high: int) -> int:
 
 @njit(nogil=True)
 def _infix_length(points: Any, flags: Any, i: int, low: int, high: int) -> int:
-    """Length of the infix that begins at i, no letter or digit, or 0. It looks at neighbours inside [low, high) alone."""
+    """Length of the infix that begins at i, no letter or digit, or 0; it looks at neighbours in [low, high) alone."""
     point, kind = points[i], flags[i]
     if point == 0x2026 or kind & ICON:
         return 1

@@ -7,8 +7,8 @@ Each step takes part numbers and gives them on when what it found is written bel
 steps run as one pipeline, or as several where the runner holds every shuffle in memory.
 """
 
-import contextlib
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -136,33 +136,41 @@ def plan_decision(
 
 def _run(decision: Decision, numbers: list[int], new_pipeline: Callable[[], beam.Pipeline]) -> None:
     """All steps in one pipeline where its shuffles may be held at once, else round by round."""
-    steps = _rounds(decision)
-    edge_rounds = decision.band_rounds()
     bands = decision.bands.bands if decision.bands else 0
     shuffled = decision.rows * (3 * EQUAL_ROW.itemsize + bands * BUCKET_ROW.itemsize)
-    together = decision.round_bytes is None or shuffled <= decision.round_bytes
-    with contextlib.ExitStack() as stack:
-        if together:
-            pipeline = stack.enter_context(new_pipeline())
+    if decision.round_bytes is None or shuffled <= decision.round_bytes:
+        with new_pipeline() as pipeline:
+            _decide(pipeline, decision, numbers)
+    else:
+        _decide_in_rounds(new_pipeline, decision, numbers)
+
+
+def _decide(pipeline: beam.Pipeline, decision: Decision, numbers: list[int]) -> None:
+    """The whole decision, top to bottom."""
+    parts = pipeline | "Parts" >> SpreadParts(numbers)
+    for label, step in itertools.chain.from_iterable(_rounds(decision)):
+        parts = parts | label >> step
+    edges = [parts | f"FindEdges{n}" >> FindEdges(decision, units) for n, units in enumerate(decision.band_rounds())]
+    _ = (parts, *edges) | "Conclude" >> Conclude(decision)
+
+
+def _decide_in_rounds(new_pipeline: Callable[[], beam.Pipeline], decision: Decision, numbers: list[int]) -> None:
+    """The same steps, no two shuffles in one pipeline: what a step has found waits in files for the next."""
+    for group in _rounds(decision):
+        with new_pipeline() as pipeline:
             parts = pipeline | "Parts" >> SpreadParts(numbers)
-            for label, step in (one for group in steps for one in group):
+            for label, step in group:
                 parts = parts | label >> step
-            edges = [parts | f"FindEdges{n}" >> FindEdges(decision, units) for n, units in enumerate(edge_rounds)]
-        else:
-            for group in steps:
-                with new_pipeline() as pipeline:
-                    parts = pipeline | "Parts" >> SpreadParts(numbers)
-                    for label, step in group:
-                        parts = parts | label >> step
-            for number, units in enumerate(edge_rounds):
-                with new_pipeline() as pipeline:
-                    found = pipeline | "Parts" >> SpreadParts(numbers) | "FindEdges" >> FindEdges(decision, units)
-                    _ = found | "SaveNames" >> SaveNames(decision, number)
-            pipeline = stack.enter_context(new_pipeline())
-            parts = pipeline | "Parts" >> SpreadParts(numbers)
-            names = [name for number in range(len(edge_rounds)) for name in _saved_names(decision, number)]
-            edges = [pipeline | "EdgeFiles" >> beam.Create(names, reshuffle=False).with_output_types(str)]
-        _ = (parts, *edges) | "Conclude" >> Conclude(decision)
+    rounds = decision.band_rounds()
+    for number, units in enumerate(rounds):
+        with new_pipeline() as pipeline:
+            found = pipeline | "Parts" >> SpreadParts(numbers) | "FindEdges" >> FindEdges(decision, units)
+            _ = found | "SaveNames" >> SaveNames(decision, number)
+    names = [name for number in range(len(rounds)) for name in _saved_names(decision, number)]
+    with new_pipeline() as pipeline:
+        parts = pipeline | "Parts" >> SpreadParts(numbers)
+        edges = pipeline | "EdgeFiles" >> beam.Create(names, reshuffle=False).with_output_types(str)
+        _ = (parts, edges) | "Conclude" >> Conclude(decision)
 
 
 def _rounds(decision: Decision) -> list[list[Step]]:

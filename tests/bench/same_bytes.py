@@ -23,9 +23,13 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests import servers
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "deploy" / "flink")]
+from cluster import Cluster  # noqa: E402
 
+from tests import servers  # noqa: E402
+
+Way = Callable[[argparse.Namespace, Path], tuple[str, str]]
 GRISTMILL = [sys.executable, "-m", "pipeline"]
 
 
@@ -35,6 +39,7 @@ def main() -> int:
     parser.add_argument("recipe")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--disturb-after", type=float, default=6.0, metavar="SECONDS", help="of a job on the cluster")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = []
@@ -42,7 +47,7 @@ def main() -> int:
         for way in options.ways.split(","):
             started = time.monotonic()
             rows.append((way, *WAYS[way](options, Path(folder) / way), time.monotonic() - started))
-            print("{:26} {}  {}  {:6.1f} s".format(way, rows[-1][1][:16], rows[-1][2][:16], rows[-1][-1]), flush=True)
+            print(f"{way:26} {rows[-1][1][:16]}  {rows[-1][2][:16]}  {rows[-1][-1]:6.1f} s", flush=True)
     same = len({row[1:3] for row in rows}) == 1
     print(f"{len(rows)} ways, {'one digest' if same else 'DIFFERENT DIGESTS'}")
     return 0 if same else 1
@@ -65,7 +70,7 @@ def digests(output: str, env: dict[str, str] | None = None) -> tuple[str, str]:
     return result["digest"], result["order"]
 
 
-def local(*more: str) -> Callable[[argparse.Namespace, Path], tuple[str, str]]:
+def local(*more: str) -> Way:
     """A run on this machine with these options."""
 
     def way(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
@@ -82,7 +87,9 @@ def elsewhere(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
         root = Path(source["root"])
         copy = folder / f"moved-{name}"
         shutil.copytree(root, copy)
-        names = sorted({str(path.relative_to(root)) for glob in source["inputs"] for path in root.glob(glob) if path.is_file()})
+        names = sorted(
+            {str(path.relative_to(root)) for glob in source["inputs"] for path in root.glob(glob) if path.is_file()}
+        )
         source.update(root=str(copy), inputs=names[::-1])
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
@@ -122,6 +129,7 @@ def on_s3(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
     """Inputs, work and dataset on `s3://`."""
     recipe = yaml.safe_load(Path(options.recipe).read_text())
     folder.mkdir(parents=True)
+    (folder / "s3").mkdir()
     with servers.s3_server(folder / "s3") as env:
         for name, source in recipe["sources"].items():
             shutil.copytree(source["root"], folder / "s3" / "crawls" / name)
@@ -133,6 +141,58 @@ def on_s3(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
         return digests("s3://datasets/demo", env=env)
 
 
+def on_cluster(disturb: Callable[[Cluster, subprocess.Popen[bytes]], bool] | None = None) -> Way:
+    """A run on a Flink cluster of two TaskManagers, disturbed in the middle of its first job.
+
+    `disturb` returns whether the driver was killed, and is to be started again.
+    """
+
+    def way(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
+        folder.mkdir(parents=True)
+        cluster = Cluster(folder / "cluster")
+        flags = cluster.start(taskmanagers=2)
+        try:
+            command = [*GRISTMILL, "run", options.recipe, "--output", str(folder / "dataset"), "--quiet", "--no-report"]
+            driver = subprocess.Popen([*command, *flags], start_new_session=True, stdout=subprocess.DEVNULL)
+            if disturb:
+                wait_until(lambda: cluster.overview().get("jobs-running", 0) > 0)
+                time.sleep(options.disturb_after)
+                if disturb(cluster, driver):
+                    driver = subprocess.Popen([*command, *flags], start_new_session=True, stdout=subprocess.DEVNULL)
+            assert driver.wait() == 0, f"the driver ended with {driver.returncode}"
+        finally:
+            cluster.stop()
+        return digests(str(folder / "dataset"))
+
+    return way
+
+
+def kill_taskmanager_and_worker(cluster: Cluster, driver: "subprocess.Popen[bytes]") -> bool:
+    """One TaskManager dies, then one Python worker; a new TaskManager takes the place."""
+    print(f"  killed {cluster.kill_taskmanager()} of {cluster.overview()}", flush=True)
+    cluster.add_taskmanager()
+    wait_until(lambda: cluster.overview().get("taskmanagers", 0) >= 2)
+    time.sleep(3)
+    print(f"  killed worker {cluster.kill_worker()}", flush=True)
+    return False
+
+
+def kill_driver(cluster: Cluster, driver: "subprocess.Popen[bytes]") -> bool:
+    """The driver dies; its job lives on."""
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    print(f"  killed the driver, its job lives: {cluster.overview()}", flush=True)
+    return True
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
+    """Poll until it is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.2)
+
+
 WAYS = {
     "in-process": local("--workers", "1"),
     "processes-2": local("--workers", "2"),
@@ -141,6 +201,9 @@ WAYS = {
     "killed": killed,
     "s3": on_s3,
     "flink": local("--runner=FlinkRunner"),
+    "flink-cluster": on_cluster(),
+    "flink-taskmanager-killed": on_cluster(kill_taskmanager_and_worker),
+    "flink-driver-killed": on_cluster(kill_driver),
 }
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tests.ingest.archives import (
     CONTAINERS,
     gzip_member,
     http,
+    in_blocks,
     lz4_frame,
     noise,
     page,
@@ -146,6 +147,48 @@ def test_of_a_damaged_frame_only_records_with_a_right_digest_are_kept(tmp_path: 
     corrupt, _ = read_bytes(tmp_path, overwrite(data, len(data) * 3 // 4), "a.warc.gz")
     assert [r.type for r in corrupt[:4]] == ["response", "damage", "response", "response"]
     assert corrupt[1].url == "http://a.test/1"
+
+
+def test_where_corruption_shows_in_a_short_frame_nothing_without_a_digest_is_kept(tmp_path: Path) -> None:
+    pages = [page(number, 20_000).replace(b"WARC-Block-Digest", b"X-Digest") for number in range(5)]
+    data = gzip_member(b"".join(pages))
+    assert len(data) > 90_000
+    records, _ = read_bytes(tmp_path, data[:80_000] + noise(20_000), "a.warc.gz")
+    assert {record.type for record in records} == {"damage"}
+    assert records[0].url == "http://a.test/0"
+
+
+def test_a_frame_that_a_crash_cut_off_does_not_swallow_the_ones_behind_it(tmp_path: Path) -> None:
+    # A stored block that promises 65,535 bytes takes in whatever follows, down to the end of the file.
+    undigested = PAGES[0].replace(b"WARC-Block-Digest", b"X-Digest")
+    crashed = b"\x1f\x8b\x08\x00\0\0\0\0\0\x03" + b"\0\xff\xff\0\0" + PAGES[1] + undigested + PAGES[2][:100]
+    records, _ = read_bytes(tmp_path, crashed + b"".join(map(gzip_member, PAGES[3:6])), "a.warc.gz")
+    assert [(record.type, record.url) for record in records] == [
+        ("response", "http://a.test/1"),
+        ("damage", "http://a.test/0"),
+        ("damage", None),
+        ("response", "http://a.test/3"),
+        ("response", "http://a.test/4"),
+        ("response", "http://a.test/5"),
+    ]
+
+
+def test_what_only_looks_like_a_frame_is_part_of_the_damage(tmp_path: Path) -> None:
+    false_start = b"\x1f\x8b\x08\x00" + noise(500)
+    records, _ = read_bytes(
+        tmp_path, gzip_member(PAGES[0]) + noise(300) + 5 * false_start + gzip_member(PAGES[1]), "a.warc.gz"
+    )
+    assert [record.type for record in records] == ["response", "damage", "response"]
+
+
+def test_in_a_block_compressed_archive_reading_goes_on_in_the_block_after_the_damage(tmp_path: Path) -> None:
+    pages = [page(number, 1500) for number in range(12)]
+    data = in_blocks(pages)
+    records, _ = read_bytes(tmp_path, data[: len(data) // 2] + b"\xff" * 9 + data[len(data) // 2 + 9 :], "a.warc.gz")
+    # The block held the end of one record and the start of another.
+    assert sum(record.type == "response" for record in records) == 10
+    assert records[0].url == "http://a.test/0"
+    assert records[-1].url == "http://a.test/11"
 
 
 def test_salvage_does_not_depend_on_the_file_around_the_frame(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.ingest.edits import text_buffers
 from pipeline.measure.minhash import MINHASH_VERSION, as_minhash, sign, sign_shingles
-from pipeline.measure.shingles import SHINGLE_FACTOR, shingle_hashes, shingle_sets, text_shingles
+from pipeline.measure.shingles import MAX_SPLIT, SHINGLE_FACTOR, shingle_hashes, shingle_sets, text_shingles, unit_hashes
 from pipeline.measure.words import word_hashes
 from schemas.recipe import Minhash
 
@@ -88,6 +88,34 @@ def test_a_text_of_fewer_words_than_a_shingle_has_no_signature():
     assert valid.tolist() == [False, False, True]
 
 
+def units(text):
+    return unit_hashes(*buffers(text))[0].tolist()
+
+
+def word_units(text):
+    return word_hashes(*buffers(text))[0].tolist()
+
+
+def test_units_are_words():
+    assert units("Plain words, naïve слова") == word_units("plain words naïve слова")
+
+
+def test_beside_han_letters_a_name_is_taken_letter_by_letter_however_it_is_spaced():
+    assert units("漢字 Debian 項目") == word_units("漢字 d e b i a n 項目")
+    assert units("漢 字De bi\nan項目") == units("漢字 Debian 項目")
+    assert units("version 2 版") == word_units("v e r s i o n 2 版")
+
+
+def test_a_long_stretch_of_words_beside_han_letters_stays_words():
+    short, long = "abcd " * (MAX_SPLIT // 4), "abcd " * (MAX_SPLIT // 4) + "e"
+    assert units("漢 " + short) == word_units("漢 " + "a b c d " * (MAX_SPLIT // 4))
+    assert units("漢 " + long) == word_units("漢 " + long)
+
+
+def test_a_mark_stays_with_its_letter():
+    assert units("漢 cafe\u0301s") == word_units("漢 c a f e\u0301 s")
+
+
 def test_a_han_character_is_a_word():
     _, valid = sign(*buffers("漢字五文字", "漢字四文"), Minhash(shingle=5))
     assert valid.tolist() == [True, False]
@@ -129,8 +157,3 @@ def test_signatures_are_what_they_were():
         "50fc7675c6c89a50",
         "1/shingles-1/words-1",
     )
-
-
-def test_word_hashes_of_equal_words_are_equal():
-    hashes, firsts = word_hashes(*buffers("cat dog cat", "CAT"))
-    assert hashes[0] == hashes[2] == hashes[firsts[1]] != hashes[1]
