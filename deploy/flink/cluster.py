@@ -223,7 +223,8 @@ def _is_ours(entry: dict) -> bool:
     """Whether the process still runs and is the one that was started, not a later one with its number."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(entry["pid"], os.WNOHANG)
-    shown = subprocess.run(["ps", "-ww", "-o", "stat=,command=", "-p", str(entry["pid"])], capture_output=True, text=True)
+    ask = ["ps", "-ww", "-o", "stat=,command=", "-p", str(entry["pid"])]
+    shown = subprocess.run(ask, capture_output=True, text=True)
     state, _, command = shown.stdout.strip().partition(" ")
     return bool(state) and not state.startswith("Z") and entry["command"][-1] in command
 

@@ -37,7 +37,7 @@ _PAGE = struct.Struct("<BQ")
 _ANSWER = struct.Struct("<?BQ")
 
 _MEMORY_EXIT = 77
-_LOG_BYTES = 16 << 20  # that a page may print
+_LOG_BYTES = 16 << 20  # that a child may print
 _STARTS = 3
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -88,8 +88,8 @@ class PageChild:
         self._function, self._options, self._limits = function, json.dumps(dict(options)), limits
         self._process: subprocess.Popen[bytes] | None = None
         self._pages: Sequence[Page] = ()
-        self._log = _scratch_file()  # what the child prints about the page that it works on
-        self._progress = _scratch_file()  # that page's number
+        self._log = _scratch_file()  # what the child prints
+        self._progress = _scratch_file()  # the number of the page that it works on
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
 
     def __enter__(self) -> "PageChild":
@@ -276,7 +276,6 @@ def _answers(pages: list[Page], extract: Extract, cpu_seconds: float, progress: 
     """The packed answer to each page, worked out under a timer of its own."""
     for number, page in enumerate(pages):
         os.pwrite(progress, _COUNT.pack(number), 0)
-        os.ftruncate(2, 0)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         answer = _answer(page, extract)
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -1,6 +1,5 @@
 """The decoded bytes of a piece as one sliding window, and the place of each byte: frame and offset in it."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 
@@ -29,7 +28,7 @@ class PlainBytes:
     """An uncompressed piece [start, limit) as one frame."""
 
     def __init__(self, file: BinaryIO, start: int, limit: int) -> None:
-        self._window = Window(file, start, limit, hashlib.sha256())
+        self._window = Window(file, start, limit, hashed=limit)
         self._start, self.limit = start, limit
         self.covered = start
         self.decoded = 0

@@ -87,7 +87,7 @@ def _spans(edits: pa.ListArray) -> tuple[np.ndarray, ...]:
 
 @njit(nogil=True)
 def _copy(out: Any, place: int, data: Any, start: int, end: int) -> int:
-    """Copy data[start:end] to `place`; returns the place after it. A loop: assigning slices takes seconds to compile."""
+    """Copy data[start:end] to `place`; returns the place after it. A loop: slices take seconds to compile."""
     for i in range(end - start):
         out[place + i] = data[start + i]
     return place + end - start

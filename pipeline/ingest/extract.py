@@ -129,7 +129,7 @@ def extract_html(html: str, method: str, main_content: bool) -> str:
     """The text of a page's HTML, without captions, comments and what is said about the page (author, date).
 
     Word-bag F1 over 90 news pages with gold text, and over 80 of Readability's test pages: resiliparse's defaults
-    0.908 and 0.911; as here 0.939 and 0.924, at 20 times trafilatura's speed; trafilatura without comments 0.966 and
+    0.908 and 0.911; as here 0.939 and 0.924, some 15 times faster than trafilatura; that without comments 0.966 and
     0.948. `tests/bench/bench_extract.py` makes these figures.
     """
     if method == "trafilatura":

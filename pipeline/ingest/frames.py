@@ -3,7 +3,6 @@
 Frames and damaged ranges tile a piece of a file (contracts, section 2).
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -48,7 +47,8 @@ class Frames:
 
     def __init__(self, file: BinaryIO, start: int, limit: int, probe: Probe) -> None:
         self._probe, self._codec = probe, probe.codec
-        self._window = Window(file, start, limit, hashlib.sha256())
+        # Decoders see past the limit: what a damaged frame gives must not depend on where pieces end.
+        self._window = Window(file, start, probe.size, hashed=limit)
         self.limit = limit
         self.covered = start  # frames and damaged ranges so far tile [start, covered)
         self.decoded = 0
@@ -102,8 +102,7 @@ class Frames:
                 return None
             at += len(block)
             if decoder.ended:
-                frame.state = SOUND
-                self._cover(frame.position, at - decoder.unused)
+                self._close(frame, at - decoder.unused)
                 return parts[0] if len(parts) == 1 else b"".join(parts)
             if max(sum(map(len, parts)), at - frame.position) > HOLD_BYTES:
                 return None
@@ -122,8 +121,7 @@ class Frames:
                 break
             at += len(block)
             if decoder.ended:
-                frame.state = SOUND
-                self._cover(frame.position, at - decoder.unused)
+                self._close(frame, at - decoder.unused)
                 yield frame, held + data
                 return
             # One chunk is held back, so that a frame that is given in one is given with its state.
@@ -135,8 +133,6 @@ class Frames:
 
     def _end(self, frame: Frame, state: str, salvage: bytes) -> Iterator[tuple[Frame, bytes]]:
         """Close a damaged range where the next frame begins."""
-        if state == TRUNCATED and self.limit < self._probe.size:
-            self._refuse_straddling(frame)
         frame.state, end = self._damage(frame, state)
         self._cover(frame.position, end)
         yield frame, salvage
@@ -146,14 +142,15 @@ class Frames:
         end = self._probe.next_start(frame.position + 1, self.limit)
         return (CORRUPT if state == TRUNCATED and end < self._probe.size else state), end
 
-    def _refuse_straddling(self, frame: Frame) -> None:
-        """A sound frame across the piece's end means that the boundary found there is none."""
-        state, end = self._probe.fate(frame.position)
-        if state == SOUND:
+    def _close(self, frame: Frame, end: int) -> None:
+        """Note that the frame ends well; across the piece's end it means that the boundary there is none."""
+        if end > self.limit:
             raise ConservationError(
                 f"a frame ends at byte {end}, past a boundary at {self.limit} that seems to lie in an archive in the "
                 "archive: raise read.part_bytes above the file's size to leave it whole"
             )
+        frame.state = SOUND
+        self._cover(frame.position, end)
 
     def _cover(self, start: int, end: int) -> None:
         if start != self.covered or not start < end <= self.limit:

@@ -22,25 +22,29 @@ CORRUPT = "corrupt"  # the decoder refused
 
 
 class Window:
-    """A sliding window over a file up to `limit`; with a digest it moves forward only and hashes every byte."""
+    """A sliding window over a file of `size` bytes.
 
-    def __init__(self, file: BinaryIO, start: int, limit: int, digest: "hashlib._Hash | None" = None) -> None:
-        self._file, self.limit, self._digest = file, limit, digest
+    With `hashed`, the end of what is to be hashed, it moves forward only and hashes every byte from `start` to there.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, size: int, hashed: int | None = None) -> None:
+        self._file, self.size, self._hashed = file, size, hashed
+        self._digest = hashlib.sha256()
         self._start, self._buffer = start, b""
 
     def view(self, position: int, length: int, keep: int | None = None) -> memoryview:
-        """Up to `length` bytes from `position`, fewer at the limit; bytes from `keep` on stay within reach."""
+        """Up to `length` bytes from `position`, fewer at the file's end; bytes from `keep` on stay within reach."""
         offset = position - self._start
         missing = offset + length - len(self._buffer)
-        if offset < 0 or (missing > 0 and self._start + len(self._buffer) < self.limit):
+        if offset < 0 or (missing > 0 and self._start + len(self._buffer) < self.size):
             self._fill(position, length, position if keep is None else keep)
             offset = position - self._start
         return memoryview(self._buffer)[offset : offset + length]
 
     def finish(self) -> str:
         """Hash what is left and give the digest (hex)."""
-        assert self._digest is not None
-        self._pass_over(self.limit)
+        assert self._hashed is not None
+        self._pass_over(self._hashed)
         return self._digest.hexdigest()
 
     def _fill(self, position: int, length: int, keep: int) -> None:
@@ -48,20 +52,18 @@ class Window:
         if self._start <= keep <= end:
             self._buffer, self._start = self._buffer[keep - self._start :], keep
         else:
+            assert self._hashed is None or position > end, "a hashed window moves forward only"
             self._pass_over(position)
             self._buffer, self._start = b"", position
         end = self._start + len(self._buffer)
-        wanted = min(max(READ_BYTES, position + length - end), self.limit - end)
+        wanted = min(max(READ_BYTES, position + length - end), self.size - end)
         self._buffer += self._read(end, wanted)
 
     def _pass_over(self, position: int) -> None:
         """Hash the bytes between the window and `position`, without keeping them."""
         at = self._start + len(self._buffer)
-        assert self._digest is None or position >= at, "a hashed window moves forward only"
-        while self._digest is not None and at < position:
+        while self._hashed is not None and at < position:
             at += len(self._read(at, min(READ_BYTES, position - at)))
-        if self._digest is not None:
-            self._buffer, self._start = b"", position
 
     def _read(self, position: int, length: int) -> bytes:
         self._file.seek(position)
@@ -71,12 +73,12 @@ class Window:
             if not more:
                 name = getattr(self._file, "name", "the input")
                 raise ValueError(
-                    f"{name} ended at byte {position + len(data)}, before {self.limit}: it changed since the plan, "
+                    f"{name} ended at byte {position + len(data)}, before {self.size}: it changed since the plan, "
                     "run again"
                 )
             data += more
-        if self._digest is not None:
-            self._digest.update(data)
+        if self._hashed is not None:
+            self._digest.update(memoryview(data)[: max(0, self._hashed - position)])
         return data
 
 

@@ -101,7 +101,7 @@ def _ends_well(points: Any, flags: Any, kept: Any, size: int) -> bool:
         dots += 1
     if dots == 3:
         return False
-    return np.any(last == END_MARK_POINTS)
+    return bool(np.any(last == END_MARK_POINTS))
 
 
 @njit(nogil=True)

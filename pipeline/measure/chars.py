@@ -43,7 +43,7 @@ __all__ = [
     "decode",
 ]
 
-CHARS_VERSION = "1"
+CHARS_VERSION = "chars-1"
 ASSET = "characters.npz"
 
 # One bit a class; a code point may be of several.

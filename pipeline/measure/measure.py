@@ -1,6 +1,5 @@
 """Measuring a batch of texts: language, edits, signals and signature, from two compiled passes over the UTF-8."""
 
-from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ from schemas.recipe import Edits, Measure
 from . import c4, c4_lines, fineweb, gopher, repetition
 from .chars import BYTES, CHARS_VERSION, INDEXES, TABLE, TABLE_TYPE
 from .counts import COLUMNS, Counts
+from .fasttext import FASTTEXT_VERSION
 from .language import LanguageModel
 from .mask import mask
 from .minhash import MINHASH_VERSION, sign
@@ -26,9 +26,7 @@ from .urls import BlockList
 __all__ = ["MEASURE_VERSION", "Measurer"]
 
 # Part of every part's key: a number raised by hand when output changes, and what else shapes it.
-MEASURE_VERSION = "/".join(
-    ["1", CHARS_VERSION, TOKENS_VERSION, MINHASH_VERSION, f"fasttext-community {version('fasttext-community')}"]
-)
+MEASURE_VERSION = "/".join(["1", CHARS_VERSION, TOKENS_VERSION, FASTTEXT_VERSION, MINHASH_VERSION])
 
 ROWS = types.int64[:, ::1]
 

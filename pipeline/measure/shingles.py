@@ -156,7 +156,7 @@ def _sets(hashes: Any, counts: Any) -> Any:
 
 
 def unit_hashes(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """uint64 hashes of the units of UTF-8 texts, and how many before each; text i is data[offsets[i]:offsets[i + 1]]."""
+    """uint64 hashes of the units of UTF-8 texts and how many before each; text i: data[offsets[i]:offsets[i + 1]]."""
     units, firsts = _units(data, offsets, TABLE)
     return units, firsts
 

@@ -30,7 +30,7 @@ __all__ = [
     "mark_tokens",
 ]
 
-TOKENS_VERSION = "1"
+TOKENS_VERSION = "tokens-1"
 
 # What a token is.
 WORD_TOKEN = 1 << 0  # not made of symbols alone

@@ -142,7 +142,7 @@ def _local_runner(options: PipelineOptions, processes: int) -> PipelineRunner:
     direct.direct_num_workers = processes
     # No mode: each would put Beam's own idea of a worker in place of ours, which quotes its path and is silent.
     direct.direct_running_mode = None
-    command = f"exec {shlex.quote(sys.executable)} -m pipeline.runtime.worker"
+    command = f"exec {shlex.quote(sys.executable)} -m pipeline.runtime.worker {os.getpid()}"
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
@@ -203,5 +203,5 @@ def _check_dataflow(given: argparse.Namespace, work: str | None) -> None:
 def _let_workers_import() -> None:
     """Worker processes import our modules by name, wherever the command was started."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(ROOT) not in paths:
+    if str(ROOT) not in paths and ROOT.name != "site-packages":
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+import time
 import traceback
 
 from pipeline.runtime.quiet import quiet_worker
@@ -10,10 +12,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Serve the driver that started this process."""
+    """Serve the driver that started this process; its process id is the argument."""
     for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     quiet_worker()
+    threading.Thread(target=_end_with_driver, args=(int(sys.argv[1]),), name="end-with-driver", daemon=True).start()
     import pyarrow
     from apache_beam.runners.worker import sdk_worker_main
 
@@ -25,6 +28,13 @@ def main() -> None:
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
         raise
+
+
+def _end_with_driver(driver: int) -> None:
+    """End this process soon after the driver's, however that ended: Beam's worker would wait for another for ever."""
+    while os.getppid() == driver:
+        time.sleep(1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -80,9 +80,7 @@ def _add(pairs: Any, similarities: Any, n: int, x: int, y: int, similarity: floa
     nogil=True,
     cache=True,
 )
-def _verify(
-    data: Any, firsts: Any, buckets: Any, sorted_sets: bool, floor: float, join: float, pair_limit: int
-) -> Any:
+def _verify(data: Any, firsts: Any, buckets: Any, sorted_sets: bool, floor: float, join: float, pair_limit: int) -> Any:
     """Pairs at or above `floor` of buckets of consecutive documents; a star's member is done with at `join`."""
     pairs, similarities = np.empty((1024, 2), np.int64), np.empty(1024, np.float64)
     n = 0

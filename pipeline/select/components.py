@@ -93,9 +93,7 @@ def component_sizes(sizes: Any, root: Any) -> None:
 
 
 @njit(types.void(I64, I64, F64, I64, I64, F64, types.float64), nogil=True, cache=True)
-def adjacency(
-    firsts: Any, neighbours: Any, closeness: Any, left: Any, right: Any, similarity: Any, at: float
-) -> None:
+def adjacency(firsts: Any, neighbours: Any, closeness: Any, left: Any, right: Any, similarity: Any, at: float) -> None:
     """Each node's neighbours by edges of at least that similarity: neighbours[firsts[n]:firsts[n + 1]]."""
     firsts[:] = 0
     for edge in range(left.size):
@@ -119,9 +117,7 @@ def adjacency(
 
 
 @njit(types.int64(I64, I64, F64, I64, I64, I64, F64, U64), nogil=True, cache=True)
-def chains(
-    best: Any, twin: Any, value: Any, hops: Any, firsts: Any, neighbours: Any, closeness: Any, ids: Any
-) -> int:
+def chains(best: Any, twin: Any, value: Any, hops: Any, firsts: Any, neighbours: Any, closeness: Any, ids: Any) -> int:
     """Shortest chains from the best members: each other node's neighbour one hop nearer to its own (twin; -1: none).
 
     Of several such neighbours the one with the smallest doc_id is the twin; `value` is the similarity to it. `twin`

@@ -126,5 +126,3 @@ def _edges(
         path = storage.fetch(documents.decision.tmp(name), disk.path)
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         yield table["a"].to_numpy(), table["b"].to_numpy(), table["similarity"].to_numpy()
-
-

@@ -49,7 +49,6 @@ def _one_in(decision: Decision) -> int:
     return max(1, decision.bucket_limit // SAMPLE_OF_LIMIT)
 
 
-
 class FindHeavy(beam.PTransform):
     """(band, hash as int64, divisions) of every bucket above the limit; of a corpus that is below it, none."""
 

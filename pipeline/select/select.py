@@ -46,6 +46,9 @@ MEMORY_BYTES = 4 << 30
 # Beam's local runner takes about four times the bytes that it shuffles (measured: 1,000 MB took 4.2 GB).
 ROUND_SHARE = 8
 
+# So few rows are decided here before local worker processes have started (1 M rows: 12 s of CPU; a process: 5 s).
+IN_PROCESS_ROWS = 500_000
+
 Step = tuple[str, beam.PTransform]
 
 
@@ -93,6 +96,8 @@ def select(
     new_pipeline = new_pipeline or _local_pipeline
     local = isinstance(new_pipeline().runner, FnApiRunner)
     plan = plan_decision(parts, recipe, root, recorded_splits, memory_bytes // ROUND_SHARE if local else None)
+    if local and plan.rows <= IN_PROCESS_ROWS:
+        new_pipeline = _local_pipeline
     if plan.rows:
         _run(plan, [part.number for part in parts], new_pipeline)
     else:

@@ -8,6 +8,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from pipeline.ingest.records import ConservationError
 from schemas import storage
 from schemas.arrow import VERDICT
 
@@ -158,9 +159,7 @@ class WriteVerdicts(beam.DoFn):
         verdict = part_verdict(documents, part, clusters, self._recorded)
         name = f"{part}.arrow"
         sha256 = write_batch(self._decision.uri(name), verdict)
-        summary = summarise(
-            verdict, documents.parts.open(part).floats("num_bytes"), documents.judged(part).renamed
-        )
+        summary = summarise(verdict, documents.parts.open(part).floats("num_bytes"), documents.judged(part).renamed)
         summary["verdict"] = {"part": part, "path": name, "rows": verdict.num_rows, "sha256": sha256}
         yield 0, json.dumps(summary).encode()
 
@@ -175,7 +174,7 @@ class CloseDecision(beam.DoFn):
         funnel = add_up(map(json.loads, element[1]), self._decision.recipe().rules)
         dropped = sum(funnel.dropped.values())
         if not funnel.records_read == funnel.kept + dropped == self._decision.rows:
-            raise ArithmeticError(
+            raise ConservationError(
                 f"{self._decision.rows} records in the parts, {funnel.records_read} verdicts, {funnel.kept} kept "
                 f"and {dropped} dropped: a record was lost or counted twice"
             )

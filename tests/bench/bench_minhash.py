@@ -1,4 +1,4 @@
-"""From text to MinHash signature, one core, 112 hashes over word 5-grams: this code, datasketch and (if installed) rensa.
+"""From text to MinHash signature, one core, 112 hashes, word 5-grams: this code, datasketch and (if there) rensa.
 
     pip install --target /tmp/rensa rensa
     PYTHONPATH=.:/tmp/rensa taskset -c 0 python tests/bench/bench_minhash.py [neardup_shared_docs.jsonl.gz]
@@ -43,7 +43,9 @@ def word_grams(text: str) -> list[str]:
 def with_datasketch(texts: list[str]) -> None:
     """As its documentation shows, in batches."""
     for text in texts:
-        datasketch.MinHash(num_perm=OPTIONS.num_hashes, seed=1).update_batch([gram.encode() for gram in word_grams(text)])
+        datasketch.MinHash(num_perm=OPTIONS.num_hashes, seed=1).update_batch(
+            [gram.encode() for gram in word_grams(text)]
+        )
 
 
 def with_rensa(texts: list[str]) -> None:

@@ -63,7 +63,9 @@ def make_part(
     signatures = signatures_of(draw, num_rows, earlier, boilerplate)
     hashes = draw.integers(0, 1 << 64, (num_rows, 2), dtype=np.uint64)
     copies = np.flatnonzero(draw.random(num_rows) < 0.08)
-    hashes[copies] = np.random.default_rng(0).integers(0, 1 << 64, (pool, 2), dtype=np.uint64)[draw.integers(0, pool, copies.size)]
+    hashes[copies] = np.random.default_rng(0).integers(0, 1 << 64, (pool, 2), dtype=np.uint64)[
+        draw.integers(0, pool, copies.size)
+    ]
     schema = document_schema(NUM_HASHES, SIGNAL_NAMES)
     rows = np.arange(num_rows)
     columns = {
@@ -78,7 +80,9 @@ def make_part(
         "num_bytes": pa.array(draw.integers(200, 20_000, num_rows)),
         "edits": no_edits(num_rows),
         "language": pa.array(["en"] * num_rows),
-        "signature": pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * NUM_HASHES), num_rows, [None, pa.py_buffer(signatures)]),
+        "signature": pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(4 * NUM_HASHES), num_rows, [None, pa.py_buffer(signatures)]
+        ),
         **{name: pa.array(draw.random(num_rows) * 5 + 3) for name in SIGNAL_NAMES},
         "gopher.num_words": pa.array(draw.integers(30, 3000, num_rows).astype(np.float64)),
     }
@@ -143,10 +147,17 @@ def main() -> None:
             started, cpu = time.monotonic(), time.process_time()
             with peak_memory() as peak:
                 funnel = select(
-                    parts, recipe, scratch, decision_digest(parts, recipe), runner(workers=options.workers), memory_bytes=options.memory
+                    parts,
+                    recipe,
+                    scratch,
+                    decision_digest(parts, recipe),
+                    runner(workers=options.workers),
+                    memory_bytes=options.memory,
                 )
             seconds, cpu = time.monotonic() - started, time.process_time() - cpu
-            print(f"{documents:,} documents: {seconds:.1f} s ({cpu:.1f} s of CPU here), peak {peak[0] >> 20} MB private")
+            print(
+                f"{documents:,} documents: {seconds:.1f} s ({cpu:.1f} s of CPU here), peak {peak[0] >> 20} MB private"
+            )
             print(f"  before: {before >> 10} MB; largest cluster {funnel.largest_cluster:,}")
             print("\n".join(f"  {line}" for line in funnel_lines(funnel)))
 

@@ -1,6 +1,6 @@
 """Quality signals, one core: documents a second here and with datatrove's filters on the same texts.
 
-    python tests/bench/bench_signals.py TEXTS.jsonl [--peer /path/to/python/with/datatrove]
+    python -m tests.bench.bench_signals TEXTS.jsonl [--peer /path/to/python/with/datatrove]
 
 TEXTS.jsonl has a field `text` a line. Both sides measure Gopher's quality and repetition rules, C4's rewriting and
 FineWeb's rules; ours measures every rule of every document, theirs stops at the first rule that drops it, unless
@@ -8,6 +8,7 @@ FineWeb's rules; ours measures every rule of every document, theirs stops at the
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -48,6 +49,7 @@ def ours(texts: list[str], repeats: int = 5) -> dict[str, float]:
 
     from pipeline.ingest.edits import apply_edits, make_edits, text_buffers
     from pipeline.measure import c4_lines, measure
+    from pipeline.measure.language import asset_path
     from schemas.recipe import C4Lines
 
     model = measure.LanguageModel("builtin:lid.176.ftz")
@@ -74,7 +76,17 @@ def ours(texts: list[str], repeats: int = 5) -> dict[str, float]:
             times.append(time.process_time() - start)
         return min(times)
 
-    return {"signals": seconds(signals), "language": seconds(model.predict)}
+    found = {"signals": seconds(signals), "language": seconds(model.predict)}
+    with contextlib.suppress(ImportError):  # the library, for comparison
+        import fasttext
+
+        library = fasttext.load_model(str(asset_path("builtin:lid.176.ftz")))
+        found["fasttext"] = seconds(
+            lambda batch: [
+                library.f.predict(text.as_py().replace("\n", " ") + "\n", 1, 0.0, "strict") for text in batch
+            ]
+        )
+    return found
 
 
 def main() -> None:

@@ -81,9 +81,11 @@ def decide(parts: list[PartRef], recipe: Recipe, work: str) -> dict[str, dict[st
 
 
 def unchained(texts: dict[str, str], verdicts: dict[str, dict[str, Any]], near: Near, minhash: Minhash) -> int:
-    """Removed documents from which no chain of pairs at or above the threshold leads to a kept one, pairs measured anew."""
+    """Removed documents from which no chain of pairs, measured anew, leads to a kept one."""
     by_doc_id = {row["doc_id"]: name for name, row in verdicts.items()}
-    signatures = dict(zip(texts, sign(*text_buffers(pa.array(texts.values(), pa.large_string())), minhash)[0], strict=True))
+    signatures = dict(
+        zip(texts, sign(*text_buffers(pa.array(texts.values(), pa.large_string())), minhash)[0], strict=True)
+    )
     torn = 0
     for name in verdicts:
         here, steps = name, 0
@@ -105,8 +107,10 @@ def report(name: str, folder: Path, shingles: Callable[[str], set[tuple[str, ...
     """One table for one corpus."""
     texts, pairs = read_corpus(folder, name)
     minhash = Minhash()
-    print(f"\n{name}: {len(texts)} documents; pairs at >= 0.8, 0.9, 1.0: {[sum(j >= x for j in pairs.values()) for x in LEVELS]}")
-    print("threshold fn_weight verify     bands x rows  both kept >=0.8 >=0.9 =1.0   removed no chain  to survivor: p1  p10  median  <0.5")
+    at_least = [sum(j >= x for j in pairs.values()) for x in LEVELS]
+    print(f"\n{name}: {len(texts)} documents; pairs with a similarity of at least 0.8, 0.9, 1.0: {at_least}")
+    print("                                             both kept of those            without  similarity to survivor")
+    print("threshold  fn_weight  verify     bands x rows  >=0.8 >=0.9  =1.0   removed    chain     p1   p10  p50  <0.5")
     with tempfile.TemporaryDirectory() as scratch:
         rows = [{"text": text, "record_id": name} for name, text in texts.items()]
         cuts = np.linspace(0, len(rows), 5).astype(int)
@@ -116,16 +120,21 @@ def report(name: str, folder: Path, shingles: Callable[[str], set[tuple[str, ...
             recipe = Recipe.model_validate({"sources": {"web": {"root": "/nowhere"}}, "near": setting})
             verdicts = decide(parts, recipe, scratch)
             bands = choose_bands(near, minhash.num_hashes, near.threshold)
-            missed = [sum(j >= x and verdicts[a]["kept"] and verdicts[b]["kept"] for (a, b), j in pairs.items()) for x in LEVELS]
+            missed = [
+                sum(j >= x and verdicts[a]["kept"] and verdicts[b]["kept"] for (a, b), j in pairs.items())
+                for x in LEVELS
+            ]
             by_doc_id = {row["doc_id"]: key for key, row in verdicts.items()}
             removed = [(key, by_doc_id[row["duplicate_of"]]) for key, row in verdicts.items() if not row["kept"]]
             sets = {key: shingles(texts[key]) for pair in removed for key in pair}
             alike = np.array([len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in removed])
             low, tenth, half = np.quantile(alike, [0.01, 0.1, 0.5])
+            torn = unchained(texts, verdicts, near, minhash)
             print(
-                f"{near.threshold:<9} {near.false_negative_weight:<9} {near.verify:<10} {bands.bands:>5} x {bands.rows:<5} "
-                f"{missed[0]:>15} {missed[1]:>5} {missed[2]:>4}   {len(removed):>7} {unchained(texts, verdicts, near, minhash):>8}"
-                f"  {low:>15.2f} {tenth:>4.2f} {half:>7.2f} {int((alike < 0.5).sum()):>5}"
+                f"{near.threshold:<10} {near.false_negative_weight:<10} {near.verify:<10} "
+                f"{bands.bands:>5} x {bands.rows:<4} "
+                f"{missed[0]:>6} {missed[1]:>5} {missed[2]:>5}   {len(removed):>7} {torn:>8}"
+                f"  {low:>5.2f} {tenth:>5.2f} {half:>4.2f} {int((alike < 0.5).sum()):>5}"
             )
 
 

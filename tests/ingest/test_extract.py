@@ -93,7 +93,8 @@ def test_an_empty_text_is_dropped() -> None:
 
 
 def test_line_ends_of_html_are_newlines() -> None:
-    text, _ = extract_page(b"<pre>one\r\ntwo\r\nthree</pre>", "utf-8", "resiliparse", True)
+    # As characters the parser makes them newlines itself, as references it does not.
+    text, _ = extract_page(b"<pre>one\r\ntwo&#13;&#10;three</pre>", "utf-8", "resiliparse", True)
     assert text == b"one\ntwo\nthree"
 
 

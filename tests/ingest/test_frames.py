@@ -206,8 +206,9 @@ def test_salvage_does_not_depend_on_the_file_around_the_frame(tmp_path: Path) ->
 @given(
     cuts=st.lists(st.integers(1, 20_000), max_size=6), damage=st.none() | st.tuples(st.integers(0), st.integers(1, 255))
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 @example(cuts=list(range(500, 20_000, 500)), damage=None)
+@example(cuts=[1], damage=(1516, 1))  # the end mark of an lz4 frame just before a boundary
 def test_pieces_abut_and_give_what_the_whole_file_gives(
     tmp_path_factory: pytest.TempPathFactory, name: str, cuts: list[int], damage: tuple[int, int] | None
 ) -> None:

@@ -24,7 +24,7 @@ def test_low_score():
 
 
 def test_a_text_without_a_word_has_no_language_and_scores_zero():
-    for text in ("", " \n\u3000"):
+    for text in ("", " \n\t"):
         row = measured(text)
         assert (row["language"], row["language.score"]) == (None, 0.0)
 
@@ -40,7 +40,7 @@ def test_an_unknown_shipped_model_is_named_with_those_there_are():
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path):
     (tmp_path / "model.ftz").write_bytes(b"no model")
-    with pytest.raises(ValueError, match="not a fastText model"):
+    with pytest.raises(ValueError, match=r"model\.ftz: not a fastText model"):
         LanguageModel(str(tmp_path / "model.ftz"))
 
 

@@ -1,5 +1,7 @@
 """Signatures are datasketch's, bit for bit; shingles are what their docstring says."""
 
+import itertools
+
 import datasketch
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,14 @@ from hypothesis import strategies as st
 
 from pipeline.ingest.edits import text_buffers
 from pipeline.measure.minhash import MINHASH_VERSION, as_minhash, sign, sign_shingles
-from pipeline.measure.shingles import MAX_SPLIT, SHINGLE_FACTOR, shingle_hashes, shingle_sets, text_shingles, unit_hashes
+from pipeline.measure.shingles import (
+    MAX_SPLIT,
+    SHINGLE_FACTOR,
+    shingle_hashes,
+    shingle_sets,
+    text_shingles,
+    unit_hashes,
+)
 from pipeline.measure.words import word_hashes
 from schemas.recipe import Minhash
 
@@ -66,7 +75,7 @@ def test_a_shingle_is_a_polynomial_of_its_words_mixed_and_halved(texts, shingle)
         ]
         for words in texts
     ]
-    assert [hashes[start:end].tolist() for start, end in zip(counts, counts[1:], strict=False)] == expected
+    assert [hashes[start:end].tolist() for start, end in itertools.pairwise(counts)] == expected
 
 
 def test_a_stored_row_opens_in_datasketch_and_can_be_asked_there():

@@ -91,7 +91,7 @@ class Corpus:
             self.verdict_uri,
             recipe,
             str(dataset),
-            str(work or dataset / "work"),
+            str(work or f"{dataset}/work"),
             options.pop("new_pipeline", new_pipeline),
             inputs=options.pop("inputs", self.pieces),
             code=CODE,

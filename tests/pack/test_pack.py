@@ -20,6 +20,7 @@ from pipeline.pack.verify import verify
 from pipeline.runtime.options import runner
 from schemas.arrow import LEDGER, SHARDS
 from schemas.manifest import CommitRefused, DatasetError, files, read_files, read_manifest, read_shards
+from tests import servers
 from tests.pack.corpus import Corpus, Doc, recipe, some_documents, tree
 
 BYTES = {"tokenizer": {"vocab_size": 257}}  # a token a byte: "a" is 65, end-of-text 0
@@ -167,9 +168,13 @@ def test_two_runs_give_equal_bytes_whatever_arrives_first(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_same_bytes(corpus, tmp_path):
+@pytest.mark.parametrize("where", ["processes", "flink"])
+def test_other_workers_give_the_same_bytes(corpus, tmp_path, where):
+    if where == "flink":
+        servers.flink_jar()
     corpus.pack(recipe(), tmp_path / "one")
-    corpus.pack(recipe(), tmp_path / "two", new_pipeline=runner(workers=2))
+    other = runner(["--runner=FlinkRunner"] if where == "flink" else [], workers=2)
+    corpus.pack(recipe(), tmp_path / "two", new_pipeline=other)
     assert tree(tmp_path / "one", "work") == tree(tmp_path / "two", "work")
 
 

@@ -9,7 +9,9 @@ from pipeline.runtime.batches import RecordBatchCoder
 BATCH = pa.record_batch({"n": pa.array([1, None, 3]), "text": pa.array(["a", "", None], pa.large_string())})
 
 
-@pytest.mark.parametrize("batch", [BATCH, BATCH.slice(1, 2), BATCH.slice(0, 0), pa.record_batch({"empty": pa.array([], pa.int8())})])
+@pytest.mark.parametrize(
+    "batch", [BATCH, BATCH.slice(1, 2), BATCH.slice(0, 0), pa.record_batch({"empty": pa.array([], pa.int8())})]
+)
 def test_a_batch_comes_back_with_its_schema(batch):
     coder = RecordBatchCoder()
     found = coder.decode(coder.encode(batch))

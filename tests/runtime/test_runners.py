@@ -1,17 +1,20 @@
 """One small pipeline on every runner: the same files come out, and the work is spread."""
 
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.flink.cluster import Cluster
 from pipeline.runtime.options import runner
 from schemas.storage import StorageError
 from tests.runtime import sample_pipeline
-from tests.servers import flink_jar, free_port, serve, tool
+from tests.servers import ROOT, flink_jar, free_port, serve, tool
 
 
 def test_in_this_process(tmp_path: Path) -> None:
@@ -37,6 +40,21 @@ def test_a_failure_in_a_worker_reaches_the_driver_with_its_message(workers: int,
         sample_pipeline.run(runner(workers=workers), "ftp://x")
     if workers > 1:
         assert "Traceback" not in capfd.readouterr().err
+
+
+def test_local_processes_end_when_their_driver_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pipeline.runtime.options import runner; from tests.runtime import sample_pipeline\n"
+        "sample_pipeline.run(runner(workers=2), sys.argv[1], num_tasks=1000, seconds=0.1)\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
+    try:
+        wait_for(lambda: len(sample_pipeline.processes(str(tmp_path))) == 2, lambda: driver.poll() is None)
+        workers = [int(pid) for pid in sample_pipeline.processes(str(tmp_path))]
+    finally:
+        driver.kill()
+        driver.wait()
+    wait_for(lambda: not any(map(runs, workers)), seconds=30)
 
 
 def test_prism(tmp_path: Path) -> None:
@@ -76,11 +94,11 @@ def test_a_flink_cluster_that_loses_a_taskmanager_and_a_worker_finishes(flink: C
 
     job = threading.Thread(target=work, daemon=True)
     job.start()
-    wait_for(lambda: sample_pipeline.processes(output), job)
+    wait_for(lambda: len(sample_pipeline.processes(output)) > 0, job.is_alive)
     flink.kill_taskmanager()
     flink.add_taskmanager()
     before = len(sample_pipeline.processes(output))
-    wait_for(lambda: len(sample_pipeline.processes(output)) > before, job)
+    wait_for(lambda: len(sample_pipeline.processes(output)) > before, job.is_alive)
     flink.kill_worker()
     job.join(400)
     assert not job.is_alive()
@@ -88,10 +106,18 @@ def test_a_flink_cluster_that_loses_a_taskmanager_and_a_worker_finishes(flink: C
     assert sample_pipeline.written(output) == sample_pipeline.expected()
 
 
-def wait_for(condition, job: threading.Thread, seconds: float = 120) -> None:  # type: ignore[no-untyped-def]
-    """Until something has happened in a running job."""
+def runs(pid: int) -> bool:
+    """A dead process that nobody has asked about is dead."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], goes_on: Callable[[], bool] = lambda: True, seconds: float = 120) -> None:
+    """Until something has happened in a job that goes on."""
     end = time.monotonic() + seconds
     while not condition():
-        assert job.is_alive(), "the job ended first"
+        assert goes_on(), "the job ended first"
         assert time.monotonic() < end
         time.sleep(0.1)

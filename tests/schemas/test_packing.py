@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.packing import packed_rows, place_documents
@@ -49,7 +49,6 @@ def test_of_equally_full_rows_the_lowest_number_is_taken():
 
 
 @given(st.lists(st.integers(1, 300), max_size=60), st.sampled_from([1, 2, 7, 63, 64, 65, 128, 200]))
-@settings(deadline=None)
 def test_placement_follows_the_contract(lengths, sequence_length):
     placement = place_documents(np.array(lengths, dtype=np.int64), sequence_length)
     expected = naive(lengths, sequence_length)

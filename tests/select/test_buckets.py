@@ -1,5 +1,7 @@
 """Verified pairs of buckets: all of a small one, stars of a large one, the same whether it fits in memory or not."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ class Table:
 
     def gather(self, addresses):
         chosen = [self._sketches[n] for n in addresses.astype(int)]
-        return np.concatenate([*chosen, np.empty(0, np.uint32)]), np.concatenate([[0], np.cumsum([len(s) for s in chosen])])
+        return np.concatenate(chosen), np.concatenate([[0], np.cumsum([len(sketch) for sketch in chosen])])
 
 
 def one_bucket(sketches, sorted_sets=False, floor=0.5, join=0.5, pair_limit=64):
@@ -64,9 +66,8 @@ def test_of_a_large_bucket_everyone_is_joined_to_a_centre_or_is_one(sketches):
 @given(st.lists(st.sets(st.integers(0, 6), min_size=1), min_size=2, max_size=8))
 def test_by_sets_the_similarity_is_the_jaccard_similarity(sets):
     edges = one_bucket([sorted(one) for one in sets], sorted_sets=True, floor=0.0, join=0.0)
-    assert edges == {
-        (a, b): len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a in range(len(sets)) for b in range(a + 1, len(sets))
-    }
+    pairs = itertools.combinations(range(len(sets)), 2)
+    assert edges == {(a, b): len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in pairs}
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +87,7 @@ def test_a_member_below_the_highest_level_is_compared_again_and_its_edge_kept():
     assert one_bucket(sketches, floor=0.75, join=1.0, pair_limit=1) == {(0, 1): 0.75, (0, 2): 0.75, (1, 2): 1.0}
 
 
-def test_boilerplate_costs_a_line_not_a_square(monkeypatch):
+def test_boilerplate_costs_a_line_not_a_square():
     sketches = [[7] * 4] * 20_000
     assert len(one_bucket(sketches)) == 19_999
 

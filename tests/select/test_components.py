@@ -42,7 +42,8 @@ def settle(size, edges, ids, keys, at=0.5):
     best_members(best, root, keys, ids, np.ones(size, bool))
     smallest_ids(smallest, root, ids)
     component_sizes(sizes, root)
-    firsts, neighbours, closeness = np.zeros(size + 1, np.int64), np.zeros(2 * len(edges), np.int64), np.zeros(2 * len(edges))
+    firsts, neighbours = np.zeros(size + 1, np.int64), np.zeros(2 * len(edges), np.int64)
+    closeness = np.zeros(2 * len(edges))
     adjacency(firsts, neighbours, closeness, left, right, similarity, at)
     reached = chains(best, twin, value, hops, firsts, neighbours, closeness, ids)
     return root, best, smallest, sizes, hops, twin, value, reached
@@ -56,9 +57,9 @@ graphs = st.integers(1, 25).flatmap(
     lambda size: st.tuples(
         st.just(size),
         st.lists(
-            st.tuples(st.integers(0, size - 1), st.integers(0, size - 1), st.sampled_from([0.25, 0.5, 0.75, 1.0])).filter(
-                lambda edge: edge[0] != edge[1]
-            ),
+            st.tuples(
+                st.integers(0, size - 1), st.integers(0, size - 1), st.sampled_from([0.25, 0.5, 0.75, 1.0])
+            ).filter(lambda edge: edge[0] != edge[1]),
             max_size=40,
         ),
         st.permutations(range(size)),

@@ -1,6 +1,6 @@
 """Seconds that a job costs on each runner before it does anything: a pipeline of eight empty tasks.
 
-.venv/bin/python -m tests.bench.runner_cost          after `make tools`
+.venv/bin/python -m tests.bench.bench_runners          after `make tools`
 """
 
 import sys

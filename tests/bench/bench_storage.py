@@ -1,6 +1,6 @@
 """Bytes a second to and from an S3 server on this machine, through `schemas/storage.py`.
 
-.venv/bin/python -m tests.bench.storage_speed        after `make tools`
+.venv/bin/python -m tests.bench.bench_storage        after `make tools`
 """
 
 import os
