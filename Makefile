@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 FAKE_GCS := github.com/fsouza/fake-gcs-server@v1.56.1
 PRISM := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
-DATATROVE := datatrove[processing]==0.10.1
+DATATROVE := datatrove[processing,io]==0.10.1
 
 VENV := .venv
 PIP := $(VENV)/bin/uv pip install --quiet

@@ -159,9 +159,7 @@ def decide(job: Job, measured: Measured, previous: Previous | None) -> Decided:
     splits = previous.splits() if previous else None
     decision = decision_digest(parts, job.recipe, splits)
     job.say(f"select   {sum(part.rows for part in parts):,} records in {len(parts):,} parts")
-    funnel = select(
-        parts, job.recipe, job.work, decision, lambda: job.new_pipeline(0), splits, job.memory_bytes
-    )
+    funnel = select(parts, job.recipe, job.work, decision, lambda: job.new_pipeline(0), splits, job.memory_bytes)
     uris = [verdict_uri(job.work, decision, part.number) for part in parts]
     return Decided(decision, uris, funnel, time.monotonic() - started)
 
@@ -185,6 +183,7 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Previous | N
             code=_code(job),
             assets=asset_digests(job.recipe),
             decision=decided.decision,
+            progress=job.progress,
         )
 
 

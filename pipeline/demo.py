@@ -30,7 +30,9 @@ def main() -> int:
         gristmill(command)
     _say(f"Done in {time.monotonic() - started:.0f} s. Open {DATASET}/report.html, and try", None)
     print(f"gristmill decide {RECIPE} --output {DATASET} --set near.threshold=0.6   # a threshold, in seconds")
-    print(f"gristmill run {RECIPE} --output {DATASET} --set near.threshold=0.6      # copies what stays, encodes what is new")
+    print(
+        f"gristmill run {RECIPE} --output {DATASET} --set near.threshold=0.6      # copies what stays, encodes what is new"
+    )
     print(f"gristmill explain {DATASET} URL                                         # any URL of the ledger")
     print("(the command lies in .venv/bin)")
     return 0
@@ -39,7 +41,9 @@ def main() -> int:
 def _example(kept: bool) -> str:
     """The doc_id of a telling page: of the smallest cluster of duplicates, the one kept or one dropped."""
     table = pq.read_table(files(DATASET, "ledger"), columns=["doc_id", "url", "kept", "cluster_size"])
-    told = pc.and_(pc.is_valid(table["url"]), pc.and_(pc.equal(table["kept"], kept), pc.greater(table["cluster_size"], 1)))
+    told = pc.and_(
+        pc.is_valid(table["url"]), pc.and_(pc.equal(table["kept"], kept), pc.greater(table["cluster_size"], 1))
+    )
     ordered = table.filter(told).sort_by([("cluster_size", "ascending"), ("url", "ascending")])
     doc_id: bytes = ordered["doc_id"][0].as_py()
     return doc_id.hex()

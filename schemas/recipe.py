@@ -249,8 +249,12 @@ class Recipe(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What the recipe's digest covers: all but where things lie."""
+        """What the recipe's digest covers: all but where things lie. Files that it names enter by their content,
+        as the manifest's `assets` and tokenizer."""
         data = self.model_dump(mode="json", exclude={"output", "work"})
+        data["tokenizer"]["file"] = self.tokenizer.file is not None
+        data["measure"]["url_block_list"] = self.measure.url_block_list is not None
+        del data["measure"]["language_model"]
         for source in data["sources"].values():
             del source["root"]
         # The first rule that fails names the reason, so their order is part of the recipe.

@@ -8,9 +8,22 @@ import yaml
 
 from pipeline.cli import main
 
-WORDS = (
-    "river mountain letter window garden story weather number village answer machine picture science morning".split()
-)
+WORDS = [
+    "river",
+    "mountain",
+    "letter",
+    "window",
+    "garden",
+    "story",
+    "weather",
+    "number",
+    "village",
+    "answer",
+    "machine",
+    "picture",
+    "science",
+    "morning",
+]
 
 
 def text(seed: int, words: int = 120) -> str:

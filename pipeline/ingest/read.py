@@ -125,8 +125,6 @@ def _lines(file: BinaryIO, piece: Piece, codec: Codec | None) -> tuple[int, Fram
         assert (piece.start, piece.end) == (0, piece.size), "compressed JSONL is not cut"
         return 0, Frames(file, 0, piece.size, Probe(file, piece.size, codec, None))
     start = line_boundary(file, piece.size, piece.start)
-    if start >= piece.end:
-        return piece.start, PlainBytes(file, piece.start, piece.start)
     return start, PlainBytes(file, start, line_boundary(file, piece.size, piece.end))
 
 

@@ -16,7 +16,7 @@ DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 WARC_VERSION = rb"WARC/\d+\.\d+[ \t]*\r?\n"
 ARC_LINE = (
     rb"(?:filedesc:[^\r\n]{0,8192} (?P<rest>\d{1,18})"
-    rb"|(?P<url>(?!filedesc:)[A-Za-z][A-Za-z0-9+.-]*:[^\r\n]{0,8192}?) (?P<ip>\S+) (?P<date>\d{12}|\d{14}) "
+    rb"|(?P<url>[A-Za-z][A-Za-z0-9+.-]*:[^\r\n]{0,8192}?) (?P<ip>\S+) (?P<date>\d{12}|\d{14}) "
     rb"(?:(?P<mime>[^\r\n]{0,1024}?) )?(?P<length>\d{1,18}))[ \t]*\r?\n"
 )
 FIELDS = re.compile(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def _delete_stale_kernels(folder: Path) -> None:
-    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    newest = max((source.stat().st_mtime for source in folder.glob("*.py")), default=0.0)
     for index in (folder / "__pycache__").glob("*.nbi"):
         # Another worker may delete it first, or the folder be read-only, where no file has changed either.
         with contextlib.suppress(OSError):

@@ -7,7 +7,6 @@ Source: Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification" an
 arithmetic of fastText 0.9.2. Differs: losses other than softmax and hierarchical softmax are refused.
 """
 
-import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +14,13 @@ import numpy as np
 from numba import njit, types
 
 from .chars import BYTES, INDEXES
+from .fasttext_file import LABEL, ModelFile, read_model
 
 __all__ = ["FASTTEXT_VERSION", "FastTextModel"]
 
 FASTTEXT_VERSION = "fasttext-1"
 
-MAGIC, FORMAT = 793712314, 12
-SUPERVISED = 3
-LOSSES = {1: "hs", 3: "softmax"}  # hierarchical softmax, softmax
 END_OF_LINE = b"</s>"
-LABEL = b"__label__"
 FNV_START, FNV_FACTOR = np.uint32(2166136261), np.uint32(16777619)
 WORD_NGRAM_FACTOR = np.uint64(116049371)
 LABEL_BYTES = np.frombuffer(LABEL, np.uint8)
@@ -68,12 +64,9 @@ class FastTextModel:
     """A loaded model: `labels` without their prefix, and `predict`. Raises ValueError for a file that is none."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self.labels, self._network = _Reader(path.read_bytes()).model()
-        except (struct.error, IndexError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a fastText model: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        model = read_model(path)
+        self.labels = [label[len(LABEL) :].decode("utf-8", "replace") for label in model.labels]
+        self._network = _network(model)
 
     def predict(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The best label of each text (index of `labels`; -1: a text without a word) and its probability (float32).
@@ -82,96 +75,6 @@ class FastTextModel:
         """
         best, scores = _predict(data, offsets, self._network)
         return best, scores
-
-
-class _Reader:
-    """Reads the parts of a model file in their order."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.place = content, 0
-
-    def take(self, form: str) -> tuple[Any, ...]:
-        values = struct.unpack_from("<" + form, self.content, self.place)
-        self.place += struct.calcsize("<" + form)
-        return values
-
-    def array(self, kind: str, count: int) -> np.ndarray:
-        size = count * np.dtype(kind).itemsize
-        if count < 0 or self.place + size > len(self.content):
-            raise ValueError("the file is cut short")
-        values = np.frombuffer(self.content, kind, count, self.place)
-        self.place += size
-        return values.copy()
-
-    def model(self) -> tuple[list[str], Network]:
-        if self.take("ii") != (MAGIC, FORMAT):
-            raise ValueError("not a fastText model of format 12")
-        dim, _, _, _, _, word_ngrams, loss, kind, num_buckets, min_n, max_n, _ = self.take("12i")
-        self.take("d")
-        if kind != SUPERVISED or loss not in LOSSES:
-            raise ValueError("the model must be supervised, with loss softmax or hs: train it with -loss softmax")
-        entries, pruned = self.dictionary()
-        words = [string for string, _, is_label in entries if not is_label]
-        counts = [count for _, count, is_label in entries if is_label]
-        rows = self.matrix()
-        (is_quantised,) = self.take("?")
-        if is_quantised:
-            raise ValueError("the model's output is quantised: quantize it without -qout")
-        output = self.dense()
-        bucket_rows = np.arange(len(words), len(words) + num_buckets, dtype=np.int32)
-        if pruned is not None:
-            bucket_rows[:] = -1
-            bucket_rows[pruned[:, 0]] = len(words) + pruned[:, 1]
-        num_rows = max(len(words), int(bucket_rows.max(initial=0)) + 1)
-        if rows.shape[1] != dim or rows.shape[0] < num_rows or output.shape != (len(counts), dim):
-            raise ValueError("the sizes in the file do not fit each other")
-        tree = _huffman(counts) if LOSSES[loss] == "hs" else np.empty((0, 2), np.int32)
-        labels = [string[len(LABEL) :].decode("utf-8") for string, _, is_label in entries if is_label]
-        strings = [string for string, _, _ in entries]
-        settings = (min_n, max_n, word_ngrams)
-        return labels, _network(strings, len(words), settings, bucket_rows, rows, output, tree)
-
-    def dictionary(self) -> tuple[list[tuple[bytes, int, bool]], np.ndarray | None]:
-        """Strings, counts and whether they are labels, words first; and (bucket, row) of a pruned model."""
-        size, _, _, _, num_pruned = self.take("iiiqq")
-        entries = []
-        for _ in range(size):
-            end = self.content.find(b"\0", self.place)
-            if end < 0:
-                raise ValueError("the file is cut short")
-            string, self.place = self.content[self.place : end], end + 1
-            count, is_label = self.take("q?")
-            entries.append((string, count, is_label))
-        return entries, None if num_pruned < 0 else self.array("<i4", 2 * num_pruned).reshape(-1, 2)
-
-    def dense(self) -> np.ndarray:
-        num_rows, dim = self.take("qq")
-        return self.array("<f4", num_rows * dim).reshape(num_rows, dim)
-
-    def matrix(self) -> np.ndarray:
-        """The input matrix in full; a quantised one is made of parts of 256 centroids each, times a norm."""
-        (is_quantised,) = self.take("?")
-        if not is_quantised:
-            return self.dense()
-        has_norms, num_rows, dim, num_codes = self.take("?qqi")
-        codes = self.array("u1", num_codes).reshape(num_rows, -1)
-        parts = self.centroids()
-        norms = np.ones((num_rows, 1), np.float32)
-        if has_norms:
-            norm_codes = self.array("u1", num_rows)
-            norms = self.centroids()[0][norm_codes]
-        rows = np.concatenate([part[codes[:, i]] for i, part in enumerate(parts)], axis=1)
-        if rows.shape[1] != dim:
-            raise ValueError("the sizes in the file do not fit each other")
-        return np.ascontiguousarray(rows * norms)
-
-    def centroids(self) -> list[np.ndarray]:
-        """(256, width) for each part of a row; the last may be narrower."""
-        dim, num_parts, width, last_width = self.take("4i")
-        values = self.array("<f4", 256 * dim)
-        cut = 256 * width * (num_parts - 1)
-        parts = list(values[:cut].reshape(num_parts - 1, 256, width))
-        return [*parts, values[cut:].reshape(256, last_width)]
 
 
 def _hash(string: bytes) -> int:
@@ -185,41 +88,18 @@ def _hash(string: bytes) -> int:
 END_OF_LINE_HASH = np.uint32(_hash(END_OF_LINE))
 
 
-def _huffman(counts: list[int]) -> np.ndarray:
-    """Children of each node of the tree over labels that are sorted by falling count; leaves first, the root last."""
-    num_labels = len(counts)
-    sums = [*counts, *([10**15] * (num_labels - 1))]
-    tree = np.full((2 * num_labels - 1, 2), -1, np.int32)
-    leaf, node = num_labels - 1, num_labels
-    for parent in range(num_labels, 2 * num_labels - 1):
-        for side in range(2):
-            if leaf >= 0 and sums[leaf] < sums[node]:
-                tree[parent, side], leaf = leaf, leaf - 1
-            else:
-                tree[parent, side], node = node, node + 1
-        sums[parent] = sums[tree[parent, 0]] + sums[tree[parent, 1]]
-    return tree
-
-
-def _network(
-    strings: list[bytes],
-    num_words: int,
-    settings: tuple[int, int, int],
-    bucket_rows: np.ndarray,
-    rows: np.ndarray,
-    output: np.ndarray,
-    tree: np.ndarray,
-) -> Network:
+def _network(model: ModelFile) -> Network:
     """The model's numbers, with tables that find a string's entry and a word's n-grams."""
+    strings = [*model.words, *model.labels]
     end_of_line = strings.index(END_OF_LINE) if END_OF_LINE in strings else -1
     given = (
-        np.array([num_words, *settings, end_of_line], np.int64),
+        np.array([len(model.words), model.min_n, model.max_n, model.word_ngrams, end_of_line], np.int64),
         np.frombuffer(b"".join(strings), np.uint8),
         np.cumsum([0, *map(len, strings)], dtype=np.int64),
-        np.packbits(bucket_rows >= 0, bitorder="little"),
-        bucket_rows,
+        np.packbits(model.bucket_rows >= 0, bitorder="little"),
+        model.bucket_rows,
     )
-    network = Network(*given, rows, output, tree, *_index(*given))
+    network = Network(*given, model.rows, model.output, model.tree, *_index(*given))
     for array in network:
         array.setflags(write=False)
     return network
@@ -420,8 +300,8 @@ def _predict(data: Any, offsets: Any, network: Any) -> Any:
     for text in range(num_texts):
         longest = max(longest, offsets[text + 1] - offsets[text])
     rows, output, tree, settings = network.rows, network.output, network.tree, network.settings
-    # A byte begins at most max_n n-grams, and a word is itself, two brackets' n-grams and its word n-grams.
-    room = (longest + 2) * (3 * settings[MAX_N] + 1 + settings[WORD_NGRAMS]) + network.subwords.size
+    # Bytes and words together are at most longest + 1; each begins at most max_n n-grams, a word also those of words.
+    room = (longest + 2) * (settings[MAX_N] + settings[WORD_NGRAMS] + 1)
     ids, hashes = np.empty(room, np.int32), np.empty(longest + 2, np.int32)
     hidden = np.empty(rows.shape[1], np.float32)
     nodes, scores = np.empty(2 * output.shape[0], np.int64), np.empty(2 * output.shape[0], np.float32)

@@ -74,7 +74,7 @@ def _sign(shingles: Any, counts: Any, a: Any, b: Any) -> Any:
                 least_yz = min(np.uint32(a_k * y + b_k), np.uint32(a_k * z + b_k))
                 row[k] = min(row[k], min(least_wx, least_yz))
             i += 4
-        while i < end - 1:
+        while i < end:
             w = _fmix32(shingles[i])
             for k in range(num_hashes):
                 row[k] = min(row[k], np.uint32(a[k] * w + b[k]))

@@ -10,6 +10,10 @@ __all__ = ["user_error"]
 CODES = MappingProxyType(
     {
         "RecipeError": 2,
+        "TokenizerError": 2,
+        "DatasetError": 1,
+        "CommitRefused": 1,
+        "NothingKept": 1,
         "ConservationError": 1,
         "StorageError": 1,
         "FileExistsError": 1,

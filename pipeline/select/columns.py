@@ -3,10 +3,12 @@
 Nothing else in select reads a part, and only `verify: exact` ever touches the texts.
 """
 
+import functools
 import json
+import secrets
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from schemas import storage
 from .files import fixed_bytes
 from .rows import SHIFT, address
 
-__all__ = ["PartColumns", "Parts", "as_ids", "halves"]
+__all__ = ["PartColumns", "Parts", "as_ids", "halves", "scratch"]
 
 OPEN_PARTS = 256
 ROW_MASK = np.uint64(0xFFFFFFFF)
@@ -38,12 +40,21 @@ def as_ids(pairs: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(16), len(pairs), [bitmap, pa.py_buffer(data)])
 
 
+@functools.cache
+def _scratch_folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="gristmill-columns-")
+
+
+def scratch() -> Path:
+    """This process's folder for what it has fetched of remote parts; gone when the process ends."""
+    return Path(_scratch_folder().name)
+
+
 class PartColumns:
     """One part, column by column."""
 
-    def __init__(self, part: PartRef, scratch: Callable[[], Path]) -> None:
+    def __init__(self, part: PartRef) -> None:
         self.part = part
-        self._scratch = scratch
         self._columns: dict[str, pa.ChunkedArray] = {}
         self._fixed: dict[str, tuple[list[np.ndarray], np.ndarray]] = {}
         path = storage.local_path(part.uri)
@@ -106,12 +117,15 @@ class PartColumns:
 
     def _fetched(self, name: str) -> pa.Table:
         """A remote part's column, copied to local disk once and mapped from there."""
-        copy = self._scratch() / f"{self.part.sha256[:32]}-{self.part.number}-{name}"
+        copy = scratch() / f"{self.part.sha256}-{self.part.number}-{name}"
         if not copy.exists():
+            # Another thread of this worker may be at it too.
+            unfinished = copy.with_name(f"{copy.name}-{secrets.token_hex(4)}")
             reader = self._remote_reader([name])
-            with pa.ipc.new_file(str(copy), reader.schema) as writer:
+            with pa.ipc.new_file(str(unfinished), reader.schema) as writer:
                 for number in range(reader.num_record_batches):
                     writer.write_batch(reader.get_batch(number))
+            unfinished.replace(copy)
         return self._map(copy)
 
     def _remote_reader(self, names: list[str]) -> pa.ipc.RecordBatchFileReader:
@@ -134,7 +148,6 @@ class Parts:
         self.bases = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         self.rows = int(self.bases[-1])
         self._by_number = {part.number: place for place, part in enumerate(self.refs)}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._open: OrderedDict[int, PartColumns] = OrderedDict()
 
     @staticmethod
@@ -153,7 +166,7 @@ class Parts:
     def open(self, number: int) -> PartColumns:
         """The part's columns; the parts used last stay open."""
         if number not in self._open:
-            self._open[number] = PartColumns(self.ref(number), self.scratch)
+            self._open[number] = PartColumns(self.ref(number))
             if len(self._open) > OPEN_PARTS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
@@ -184,12 +197,6 @@ class Parts:
             taken[places] = values
         assert taken is not None, "no address to take"
         return taken
-
-    def scratch(self) -> Path:
-        """A folder for columns of remote parts, gone with this object."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="gristmill-columns-")
-        return Path(self._folder.name)
 
     def addresses_of(self, number: int) -> np.ndarray:
         """Addresses of all rows of a part."""

@@ -10,7 +10,7 @@ from pipeline.ingest.edits import apply_edits
 from pipeline.measure.shingles import shingle_sets
 from schemas import storage
 
-from .columns import Parts
+from .columns import Parts, scratch
 from .decision import Decision
 from .rows import unpack
 
@@ -85,7 +85,7 @@ class ShingleSketches:
         """Rows, offsets and shingles of each batch of a part's file."""
         if part not in self._open:
             uri = self._decision.tmp("shingles", f"{part}.arrow")
-            path = storage.fetch(uri, self._parts.scratch())
+            path = storage.fetch(uri, scratch())
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             self._open[part] = [
                 (

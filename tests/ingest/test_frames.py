@@ -158,6 +158,32 @@ def test_where_corruption_shows_in_a_short_frame_nothing_without_a_digest_is_kep
     assert records[0].url == "http://a.test/0"
 
 
+def test_in_the_rest_of_a_damaged_frame_no_record_begins(tmp_path: Path) -> None:
+    outer = warc("response", http(b"<pre>\n" + page(9) + noise(200_000)))
+    for pack in (gzip_member, zstd_frame):
+        records, _ = read_bytes(tmp_path, pack(page(1) + outer)[:-500], "a.warc.gz")
+        assert [(record.type, record.url) for record in records] == [
+            ("response", "http://a.test/1"),
+            ("damage", "http://a.test/"),
+        ]
+
+
+def test_in_a_large_frame_that_is_sound_the_digest_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.ingest.frames.HOLD_BYTES", 1000)
+    wrong = [page(number).replace(b"sha1:", b"sha1:A") for number in range(3)]
+    wrong += [page(number).replace(b"sha1:", b"md5:") for number in range(3)]
+    pages = [*wrong, *long_pages()]
+    data = gzip_member(b"".join(pages))
+    records, _ = read_bytes(tmp_path, data, "a.warc.gz")
+    assert [record.rule for record in records] == [None] * len(pages)
+    truncated, _ = read_bytes(tmp_path, data[:-9], "a.warc.gz")
+    assert [record.rule for record in truncated[:6]] == [None] * 6
+    corrupt, _ = read_bytes(tmp_path, overwrite(data, len(data) * 3 // 4), "a.warc.gz")
+    assert [record.rule for record in corrupt[:7]] == ["read.damaged"] * 6 + [None]
+
+
 def test_a_frame_that_a_crash_cut_off_does_not_swallow_the_ones_behind_it(tmp_path: Path) -> None:
     # A stored block that promises 65,535 bytes takes in whatever follows, down to the end of the file.
     undigested = PAGES[0].replace(b"WARC-Block-Digest", b"X-Digest")

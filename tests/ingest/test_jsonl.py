@@ -136,6 +136,9 @@ def test_lines_before_damage_are_kept_and_the_rest_is_one_row(tmp_path: Path) ->
         assert records[:kept] == whole[:kept]
         assert {record.type for record in records[kept:]} == {"damage"}
         assert receipt.covered_end == len(damaged)
+    nothing = read(tmp_path, gzip.compress(lines[0])[:-9] + gzip.compress(lines[1]), "a.jsonl.gz")
+    assert [record.type for record in nothing] == ["damage", "document"]
+    assert (nothing[0].rule, nothing[0].position, nothing[0].offset) == ("read.damaged", 0, 0)
     behind = read(tmp_path, data[:-9] + gzip.compress(lines[0]), "a.jsonl.gz")
     assert [record.rule for record in behind[-2:]] == ["read.damaged", None]
 

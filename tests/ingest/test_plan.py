@@ -245,7 +245,9 @@ def test_a_web_server_has_files_but_no_listing(crawl: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_bucket_is_planned_and_read_like_a_folder(s3: Callable[[str], str], s3_buckets: tuple[dict[str, str], Path]) -> None:
+def test_a_bucket_is_planned_and_read_like_a_folder(
+    s3: Callable[[str], str], s3_buckets: tuple[dict[str, str], Path]
+) -> None:
     root = s3("plan")
     folder = s3_buckets[1] / "plan" / "crawl"
     folder.mkdir(parents=True)

@@ -232,7 +232,7 @@ def test_a_record_above_the_limit_is_passed_over(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert (records[1].threshold, records[1].url) == (5000, "http://a.test/long")
         assert receipt.records == {"request": 1, "response": 3}
-        records, _ = read_bytes(tmp_path, (page(1) + long)[:-500], name.removesuffix(".gz"), read=limit)
+        records, _ = read_bytes(tmp_path, pack(page(1) + long)[:-500], name, read=limit)
         assert fates(records) == [("response", None, None), ("damage", "read.damaged", None)]
 
 

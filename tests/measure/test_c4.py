@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.ingest.edits import apply_edits, make_edits, text_buffers
+from pipeline.measure.c4_lines import rewrite_lines
 from schemas.recipe import C4Lines, Edits
-from tests.measure.measuring import drops, final_text, measured
+from tests.measure.measuring import column, drops, final_text, measured
 
 C4 = Edits(c4=C4Lines())
 FINEWEB = Edits(c4=C4Lines(end_mark=False))
@@ -67,7 +69,9 @@ OPTIONS = st.builds(
 @settings(deadline=None)
 @given(st.lists(PIECES, max_size=20).map("".join), OPTIONS)
 def test_edits_rewrite_a_text_as_datatrove_does(text: str, lines: C4Lines):
-    assert final_text(text, Edits(c4=lines)) == rewritten(text, lines)
+    texts = column(text)
+    edits, firsts, _ = rewrite_lines(*text_buffers(texts), lines)
+    assert apply_edits(texts, make_edits(firsts, *edits.T))[0].as_py() == rewritten(text, lines)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ graphs = st.integers(1, 25).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(graphs)
 def test_clusters_survivors_and_chains_are_those_of_a_plain_search(graph):
     size, edges, order, key_values = graph

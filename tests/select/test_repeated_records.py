@@ -86,7 +86,7 @@ def test_records_of_two_sources_are_never_the_same(tmp_path):
     assert resolved(tmp_path, rows, rows, sources=("web", "news")) == [(id_a, False), (id_a, False)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["one", "two", None])), min_size=1, max_size=9),
     cut=st.integers(0, 9),

@@ -1,0 +1,109 @@
+"""The whole job, from WARC (or text) to token shards, beside datatrove in the same run: seconds, ratio, peak memory.
+
+    make bench-peers
+    python tests/bench/bench_job.py --peer .cache/peers/bin/python CRAWL_FOLDER [--kind warc|jsonl] [--tokenizer FILE]
+
+Both run `--workers` processes on the same files with the same tokenizer and the same families of rules (Gopher
+quality and repetition, FineWeb, near duplicates of 5-grams with 14 bands of 8 hashes, PII masking); ours also
+identifies languages, writes ledger, index and digests, and verifies pairs. Peak memory is of all processes together.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    """Both jobs, one after the other, `--rounds` times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", type=Path, help="a folder of WARC or JSONL files")
+    parser.add_argument("--kind", choices=["warc", "jsonl"], default="warc")
+    parser.add_argument("--peer", help="python with datatrove; left out: ours alone")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json with <|endoftext|>")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-job-") as folder:
+        for number in range(options.rounds):
+            ours, memory, count = run_ours(options, Path(folder) / f"ours-{number}")
+            print(f"gristmill  {ours:7.1f} s  {count / ours:8.1f} records/s  {memory / 2**20:6.0f} MiB", flush=True)
+            if options.peer:
+                peer, memory = run_peer(options, Path(folder) / f"peer-{number}")
+                print(f"datatrove  {peer:7.1f} s  {count / peer:8.1f} records/s  {memory / 2**20:6.0f} MiB")
+                print(f"ratio      {peer / ours:7.1f}", flush=True)
+    return 0
+
+
+def run_ours(options: argparse.Namespace, folder: Path) -> tuple[float, int, int]:
+    """Seconds, peak bytes, records read."""
+    recipe = yaml.safe_load((ROOT / "pipeline" / "recipes" / "fineweb.yaml").read_text())
+    recipe["sources"] = {"x": {"root": str(options.inputs), "inputs": ["**"]}}
+    # The peer runs without: its language model is a download. Cut so that two workers have equal work.
+    recipe["rules"] = {name: bound for name, bound in recipe["rules"].items() if not name.startswith("language.")}
+    recipe["tokenizer"] = {"file": str(options.tokenizer)}
+    size = sum(path.stat().st_size for path in options.inputs.rglob("*") if path.is_file())
+    recipe["read"] = {**recipe.get("read", {}), "part_bytes": max(1 << 20, size // (4 * options.workers))}
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "run",
+        str(folder / "recipe.yaml"),
+        "--output",
+        str(folder / "dataset"),
+    ]
+    seconds, memory = measure([*command, "--workers", str(options.workers), "--quiet", "--no-report"])
+    manifest = json.loads((folder / "dataset" / "manifest" / "g1.json").read_text())
+    return seconds, memory, manifest["funnel"]["records_read"]
+
+
+def run_peer(options: argparse.Namespace, folder: Path) -> tuple[float, int]:
+    """Seconds, peak bytes."""
+    script = str(Path(__file__).with_name("peer_datatrove.py"))
+    arguments = [options.kind, str(options.inputs), str(folder), str(options.tokenizer), str(options.workers)]
+    seconds, memory = measure([options.peer, script, *arguments])
+    assert any((folder / "tokens").iterdir()), "the peer wrote no tokens"
+    shutil.rmtree(folder)
+    return seconds, memory
+
+
+def measure(command: list[str]) -> tuple[float, int]:
+    """Wall seconds and the highest sum of unshared memory over all processes, sampled five times a second."""
+    started, peak = time.monotonic(), 0
+    with tempfile.TemporaryFile() as log:
+        process = psutil.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+        while process.poll() is None:
+            total = 0
+            for one in [process, *_children(process)]:
+                try:
+                    total += one.memory_full_info().uss
+                except psutil.Error:
+                    continue
+            peak = max(peak, total)
+            time.sleep(0.2)
+        if process.returncode:
+            log.seek(0)
+            raise SystemExit(log.read().decode()[-3000:])
+    return time.monotonic() - started, peak
+
+
+def _children(process: psutil.Popen) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
