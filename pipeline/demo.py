@@ -29,12 +29,13 @@ def main() -> int:
         _say(title, command)
         gristmill(command)
     _say(f"Done in {time.monotonic() - started:.0f} s. Open {DATASET}/report.html, and try", None)
-    print(f"gristmill decide {RECIPE} --output {DATASET} --set near.threshold=0.6   # a threshold, in seconds")
-    print(
-        f"gristmill run {RECIPE} --output {DATASET} --set near.threshold=0.6      # copies what stays, encodes what is new"
-    )
-    print(f"gristmill explain {DATASET} URL                                         # any URL of the ledger")
-    print("(the command lies in .venv/bin)")
+    change = f"{RECIPE} --output {DATASET} --set near.threshold=0.6"
+    for command, what in (
+        (f"decide {change}", "another threshold, in seconds"),
+        (f"run {change}", "... as the next generation: copies what stays, encodes what is new"),
+        (f"explain {DATASET} http://httpd.test/en/mod/mod_nw_ssl.html", "any URL of the crawl"),
+    ):
+        print(f".venv/bin/gristmill {command:<90} # {what}")
     return 0
 
 

@@ -38,7 +38,8 @@ def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]
     ):
         if names:
             source, name = min(names)
-            what = f"{len(names)} input file{'s' if len(names) > 1 else ''} ({source}: {name}{', ...' if len(names) > 1 else ''})"
+            more = ", ..." if len(names) > 1 else ""
+            what = f"{len(names)} input file{'s' if more else ''} ({source}: {name}{more})"
             raise ValueError(f"{place} {fault.format(what)}: a dataset keeps its inputs; choose another --output")
 
 

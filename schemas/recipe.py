@@ -229,7 +229,7 @@ class Recipe(Section):
     near: Near | None = Near()
     prefer: list[str] = Field(
         default=["longer_text", "earlier_date"],
-        description="which of several duplicates is kept: longer_text, shorter_text, earlier_date, later_date, highest:SIGNAL, lowest:SIGNAL",
+        description=f"which of several duplicates is kept: {', '.join(PREFERENCES)}, highest:SIGNAL, lowest:SIGNAL",
     )
     split: Split = Split()
     tokenizer: TokenizerOptions = TokenizerOptions()

@@ -9,7 +9,13 @@ import pytest
 from pipeline.runtime.lock import driver_lock
 from schemas.storage import StorageError
 
-HOLD = "import sys, time\nfrom pipeline.runtime.lock import driver_lock\nwith driver_lock(sys.argv[1]):\n print('held', flush=True)\n time.sleep(60)"
+HOLD = """
+import sys, time
+from pipeline.runtime.lock import driver_lock
+with driver_lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_second_driver_is_told_of_the_first_and_a_killed_one_leaves_nothing_behind(tmp_path: Path) -> None:
