@@ -146,7 +146,7 @@ class IngestTask(beam.DoFn):
 
 
 def load_measured(job: Job, planned: Planned) -> Measured:
-    """The parts of all tasks. Raises FileNotFoundError when one is missing, ConservationError when pieces do not abut."""
+    """The parts of all tasks. Raises FileNotFoundError for a missing one, ConservationError when pieces do not abut."""
     parts, receipts = load_parts(job.work, planned.tasks)
     check_abutting(receipts)
     return Measured(parts, receipts)

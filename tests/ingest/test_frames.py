@@ -172,14 +172,14 @@ def test_in_a_large_frame_that_is_sound_the_digest_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.ingest.frames.HOLD_BYTES", 1000)
-    wrong = [page(number).replace(b"sha1:", b"sha1:A") for number in range(3)]
+    wrong = [warc("response", http(noise(300)), WARC_Block_Digest="sha1:" + "A" * 32)] * 3
     wrong += [page(number).replace(b"sha1:", b"md5:") for number in range(3)]
     pages = [*wrong, *long_pages()]
     data = gzip_member(b"".join(pages))
     records, _ = read_bytes(tmp_path, data, "a.warc.gz")
     assert [record.rule for record in records] == [None] * len(pages)
     truncated, _ = read_bytes(tmp_path, data[:-9], "a.warc.gz")
-    assert [record.rule for record in truncated[:6]] == [None] * 6
+    assert [record.rule for record in truncated[:6]] == ["read.damaged"] * 3 + [None] * 3
     corrupt, _ = read_bytes(tmp_path, overwrite(data, len(data) * 3 // 4), "a.warc.gz")
     assert [record.rule for record in corrupt[:7]] == ["read.damaged"] * 6 + [None]
 
