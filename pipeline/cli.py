@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from pipeline.runtime.quiet import quiet_beam
+from pipeline.runtime.quiet import import_beam, quiet_beam
 
 __all__ = ["main"]
 
@@ -163,6 +163,7 @@ def _recipe_path(name: str) -> str:
 
 
 def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
+    import_beam()
     from pipeline.curate import curate
     from pipeline.report.report import write_report
     from pipeline.select.funnel import funnel_lines
@@ -178,6 +179,7 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 
 def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
+    import_beam()
     from pipeline.curate import plan
     from pipeline.runtime.estimate import plan_lines, plan_summary
 
@@ -189,6 +191,7 @@ def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 
 def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
+    import_beam()
     from pipeline.curate import decide, load_measured, plan
     from pipeline.report.decisions import decision_diff
     from pipeline.same import recorded_verdicts
@@ -257,6 +260,7 @@ def _diff(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> None:
+    import_beam()
     from pipeline.curate import decide, load_measured, plan
     from pipeline.pack.tokenizer import train_from_parts
 

@@ -30,12 +30,12 @@ def main() -> int:
         gristmill(command)
     _say(f"Done in {time.monotonic() - started:.0f} s. Open {DATASET}/report.html, and try", None)
     change = f"{RECIPE} --output {DATASET} --set near.threshold=0.6"
-    for command, what in (
+    for advice, what in (
         (f"decide {change}", "another threshold, in seconds"),
         (f"run {change}", "... as the next generation: copies what stays, encodes what is new"),
         (f"explain {DATASET} http://httpd.test/en/mod/mod_nw_ssl.html", "any URL of the crawl"),
     ):
-        print(f".venv/bin/gristmill {command:<90} # {what}")
+        print(f".venv/bin/gristmill {advice:<90} # {what}")
     return 0
 
 

@@ -160,7 +160,7 @@ class Exact(Section):
 class Near(Section):
     """Near duplicates by MinHash-LSH with verified pairs."""
 
-    threshold: float = Field(default=0.8, gt=0, le=1, description="similarity at which two documents are one")
+    threshold: float = Field(default=0.75, gt=0, le=1, description="similarity at which two documents are one")
     bands: int | None = Field(default=None, ge=1, description="default: by datasketch's search for the threshold")
     rows: int | None = Field(default=None, ge=1, description="hashes a band")
     false_negative_weight: float = Field(

@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 
-from pipeline.runtime.quiet import quiet_worker
+from pipeline.runtime.quiet import import_beam, quiet_worker
 
 __all__ = ["main"]
 
@@ -17,6 +17,7 @@ def main() -> None:
         os.environ.setdefault(variable, "1")
     quiet_worker()
     threading.Thread(target=_end_with_driver, args=(int(sys.argv[1]),), name="end-with-driver", daemon=True).start()
+    import_beam()
     import pyarrow
     from apache_beam.runners.worker import sdk_worker_main
 

@@ -195,8 +195,8 @@ def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
 
 WAYS = {
     "in-process": local("--workers", "1"),
-    "processes-2": local("--workers", "2"),
-    "processes-4": local("--workers", "4"),
+    "processes-2": local("--direct_num_workers=2", "--direct_running_mode=multi_processing"),
+    "processes-4": local("--direct_num_workers=4", "--direct_running_mode=multi_processing"),
     "elsewhere": elsewhere,
     "killed": killed,
     "s3": on_s3,
