@@ -110,10 +110,14 @@ def _candidates(tokenizer: tokenizers.Tokenizer, vocabulary: dict[str, int]) -> 
 
 
 class Encoder:
-    """Texts to token ids in batches, end-of-text last, on one thread: the pipeline's workers are processes."""
+    """Texts to token ids in batches, end-of-text last.
+
+    On RAYON_NUM_THREADS threads, by default one a core: worker processes, which are one a core, set it to 1.
+    """
 
     def __init__(self, data: bytes, tokenizer: Tokenizer) -> None:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        # Said aloud, because the library otherwise turns threads off, with a warning, after a fork.
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
         self._tokenizer = load_tokenizer(data, tokenizer.path)
         self._end = tokenizer.end_of_text.id
         self.dtype = np.dtype(tokenizer.token_type)

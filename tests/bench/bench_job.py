@@ -3,7 +3,7 @@
     make bench-peers
     python tests/bench/bench_job.py --peer .cache/peers/bin/python CRAWL_FOLDER [--kind warc|jsonl] [--tokenizer FILE]
 
-Both run `--workers` processes on the same files with the same tokenizer and the same families of rules (Gopher
+Both run at their own best on two cores (the peer: two processes), on the same files, with the same tokenizer and the same families of rules (Gopher
 quality and repetition, FineWeb, near duplicates of 5-grams with 14 bands of 8 hashes, PII masking); ours also
 identifies languages, writes ledger, index and digests, and verifies pairs. Peak memory is of all processes together.
 """
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=["warc", "jsonl"], default="warc")
     parser.add_argument("--peer", help="python with datatrove; left out: ours alone")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json with <|endoftext|>")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="of the peer; ours chooses by itself")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-job-") as folder:
@@ -63,7 +63,7 @@ def run_ours(options: argparse.Namespace, folder: Path) -> tuple[float, int, int
         "--output",
         str(folder / "dataset"),
     ]
-    seconds, memory = measure([*command, "--workers", str(options.workers), "--quiet", "--no-report"])
+    seconds, memory = measure([*command, "--quiet", "--no-report"])
     manifest = json.loads((folder / "dataset" / "manifest" / "g1.json").read_text())
     return seconds, memory, manifest["funnel"]["records_read"]
 
