@@ -3,9 +3,10 @@
     make bench-peers
     python tests/bench/bench_job.py --peer .cache/peers/bin/python CRAWL_FOLDER [--kind warc|jsonl] [--tokenizer FILE]
 
-Both run at their own best on two cores (the peer: two processes), on the same files, with the same tokenizer and the same families of rules (Gopher
-quality and repetition, FineWeb, near duplicates of 5-grams with 14 bands of 8 hashes, PII masking); ours also
-identifies languages, writes ledger, index and digests, and verifies pairs. Peak memory is of all processes together.
+Both run at their own best on two cores (the peer: two processes), on the same files, with the same tokenizer and the
+same families of rules (Gopher quality and repetition, FineWeb, near duplicates of 5-grams with 14 bands of 8 hashes,
+PII masking); ours also identifies languages, writes ledger, index and digests, and verifies pairs. Peak memory is of
+all processes together.
 """
 
 import argparse
