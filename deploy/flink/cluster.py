@@ -142,12 +142,12 @@ class Cluster:
         return names[0]
 
     def kill_worker(self) -> int:
-        """`kill -9` one Python worker; returns its process id. Its job fails that attempt and is restarted."""
+        """`kill -9` the newest Python worker; returns its process id. Its job is restarted."""
         workers = _children(self._data["processes"]["pool"]["pid"])
         if not workers:
             raise RuntimeError("no Python worker runs: they start with a job")
-        os.kill(workers[0], signal.SIGKILL)
-        return workers[0]
+        os.kill(workers[-1], signal.SIGKILL)
+        return workers[-1]
 
     def running(self) -> dict[str, int]:
         """Name and process id of what runs."""
@@ -230,7 +230,9 @@ def _is_ours(entry: dict) -> bool:
 
 
 def _children(pid: int) -> list[int]:
-    shown = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    shown = subprocess.run(
+        ["ps", "-o", "pid=", "--sort=start_time", "--ppid", str(pid)], capture_output=True, text=True
+    )
     return [int(word) for word in shown.stdout.split()]
 
 

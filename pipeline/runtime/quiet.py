@@ -41,6 +41,4 @@ def quiet_worker() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Not what every import of Beam says without Google's clients, nor a Java job's echo of a worker's exception."""
-    return not record.getMessage().startswith(
-        ("apitools not found", "java.", "org.apache.")
-    )
+    return not record.getMessage().startswith(("apitools not found", "java.", "org.apache."))

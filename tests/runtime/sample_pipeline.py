@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import apache_beam as beam
@@ -19,7 +20,7 @@ class PackTask(beam.DoFn):
 
     def process(self, task: int) -> Iterator[tuple[int, bytes]]:
         spend(self._seconds)
-        storage.write(storage.join(self._output, "tasks", str(task)), str(os.getpid()).encode())
+        storage.write(storage.join(self._output, "tasks", f"{task}-{os.getpid()}"), b"")
         for key in range(NUM_KEYS):
             yield key, struct.pack("<8Q", *(task * 1000 + key + NUM_KEYS * i for i in range(8)))
 
@@ -71,10 +72,7 @@ def written(output: str) -> dict[str, bytes]:
     return {stat.uri.rpartition("/")[2]: storage.read(stat.uri) for stat in files}
 
 
-def processes(output: str) -> dict[str, int]:
-    """Tasks done by each process."""
-    counts: dict[str, int] = {}
-    for stat in storage.list_files(storage.join(output, "tasks")):
-        pid = storage.read(stat.uri).decode()
-        counts[pid] = counts.get(pid, 0) + 1
-    return counts
+def processes(output: str) -> dict[int, int]:
+    """Tasks done by each process, repeated ones too."""
+    files = storage.list_files(storage.join(output, "tasks"))
+    return dict(Counter(int(stat.uri.rpartition("-")[2]) for stat in files))
