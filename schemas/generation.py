@@ -43,7 +43,7 @@ class Digests(Section):
     """Hex sha256 of canonical JSON; `generation_digest` and `order_digest` say of what."""
 
     generation: str
-    recipe: str = Field(description="Recipe.digest(): without output, work, roots and runner options")
+    recipe: str = Field(description="Recipe.digest(): without output, work, roots, globs and runner options")
     order: str = Field(description="what the order of training samples depends on")
     previous: str | None = Field(description="the generation digest of generation N-1; null for the first")
 

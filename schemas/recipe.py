@@ -255,8 +255,9 @@ class Recipe(Section):
         data["tokenizer"]["file"] = self.tokenizer.file is not None
         data["measure"]["url_block_list"] = self.measure.url_block_list is not None
         del data["measure"]["language_model"]
+        # Which files are read is told by the files themselves, not by how the globs were put.
         for source in data["sources"].values():
-            del source["root"]
+            del source["root"], source["inputs"]
         # The first rule that fails names the reason, so their order is part of the recipe.
         data["rules"] = [[name, bound] for name, bound in data["rules"].items()]
         return data

@@ -165,7 +165,7 @@ def test_decide_tells_the_effect_and_writes_no_generation(recipe: Path, tmp_path
     [
         ("seed=5", 2, "seed is 0 there, 5 here"),
         ("tokenizer.vocab_size=400", 2, "tokenizer.vocab_size is 300 there, 400 here"),
-        ("sources.x.inputs=[a.jsonl]", 2, "sources.x.inputs"),
+        ("sources.x.inputs=[a.jsonl]", 2, "holds 1 input file (x: b.jsonl) that the recipe no longer finds"),
         ("rules.gopher.too_few_wrds=3", 2, "did you mean gopher.too_few_words"),
         ("sources.x.root=/no/such/folder", 2, "/no/such/folder"),
     ],

@@ -32,6 +32,8 @@ SMALL_BYTES = 64 << 20
 FLINK_VERSION = "1.19"
 # Names of runners that take options which only their job server knows.
 PORTABLE = ("FlinkRunner", "PortableRunner", "PrismRunner")
+# Else Flink ends its Python workers whenever no stage runs, and starts them anew, with all imports, for the next one.
+KEEP_WORKERS_MILLIS = 60_000
 LOCAL = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
 
 
@@ -63,6 +65,8 @@ def runner(
         raise ValueError("--runner=PrismRunner: give --prism_location=.cache/bin/prism (`make tools` builds it)")
     elif name == "DataflowRunner":
         _check_dataflow(given, work)
+    if name in PORTABLE and given.environment_cache_millis is None:
+        flags.append(f"--environment_cache_millis={KEEP_WORKERS_MILLIS}")
     processes = _local_processes(given, workers) if name in LOCAL else None
     _let_workers_import()
 
@@ -100,7 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     for section in dict.fromkeys(PipelineOptions.__subclasses__()):
         section._add_argparse_args(parser)
     parser.set_defaults(
-        direct_num_workers=None, direct_running_mode=None, flink_version=None, parallelism=None, environment_type=None
+        direct_num_workers=None,
+        direct_running_mode=None,
+        flink_version=None,
+        parallelism=None,
+        environment_type=None,
+        environment_cache_millis=None,
     )
     return parser
 

@@ -88,7 +88,12 @@ def elsewhere(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
         copy = folder / f"moved-{name}"
         shutil.copytree(root, copy)
         names = sorted(
-            {str(path.relative_to(root)) for glob in source["inputs"] for path in root.glob(glob) if path.is_file()}
+            {
+                str(path.relative_to(root))
+                for glob in source.get("inputs", ["**/*"])
+                for path in root.glob(glob)
+                if path.is_file()
+            }
         )
         source.update(root=str(copy), inputs=names[::-1])
     path = folder / "recipe.yaml"

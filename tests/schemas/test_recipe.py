@@ -70,9 +70,9 @@ def test_a_rules_name_keeps_its_dots_in_an_override(recipe: Path) -> None:
 
 
 def test_the_digest_leaves_out_where_things_lie_and_nothing_else(recipe: Path) -> None:
-    same = load_recipe(str(recipe), ["output=s3://b/d", "work=/tmp/w", "sources.web.root=s3://elsewhere"])
+    same = load_recipe(str(recipe), ["output=s3://b/d", "work=/tmp/w", "sources.web={root: s3://x, inputs: [a, b]}"])
     assert same.digest() == load_recipe(str(recipe)).digest()
-    for override in ("seed=2", "sources.web.inputs=[a]", "near=null", "rules.gopher.too_few_words=51", "name=x"):
+    for override in ("seed=2", "sources.web.format=warc", "near=null", "rules.gopher.too_few_words=51", "name=x"):
         assert load_recipe(str(recipe), [override]).digest() != same.digest(), override
 
 
