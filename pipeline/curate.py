@@ -184,6 +184,7 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Previous | N
             assets=asset_digests(job.recipe),
             decision=decided.decision,
             progress=job.progress,
+            say=job.say,
         )
 
 

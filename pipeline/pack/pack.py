@@ -7,7 +7,6 @@ Every step leaves content-named files and a receipt; nothing refers to them befo
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import apache_beam as beam
@@ -26,8 +25,6 @@ from schemas.recipe import Recipe
 
 __all__ = ["pack"]
 
-log = logging.getLogger(__name__)
-
 
 def pack(
     parts: Sequence[PartRef],
@@ -43,6 +40,7 @@ def pack(
     assets: Mapping[str, str] | None = None,
     decision: str = "",
     progress: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Encode what is kept, write the dataset's files and commit the next generation; returns its manifest.
 
@@ -64,13 +62,14 @@ def pack(
             | "PackGroups" >> PackGroups(save_plan(plan), progress)
         )
     receipts = json.loads(storage.read(storage.join(work, result_path(plan))))
-    _tell(plan, receipts)
+    say(_done(plan, receipts))
     versions = {**code, "pack": stage_version(), "ledger": LEDGER_VERSION}
     manifest = make_generation(plan, receipts, recipe, inputs, previous, versions, assets or {}, decision)
     commit(dataset, manifest.generation, manifest.to_json())
     return manifest
 
 
-def _tell(plan: Plan, receipts: Sequence[dict[str, int]]) -> None:
+def _done(plan: Plan, receipts: Sequence[dict[str, int]]) -> str:
+    """One line for the user."""
     copied, encoded = (sum(receipt.get(name, 0) for receipt in receipts) for name in ("copied", "encoded"))
-    log.info("pack: %s groups, %s documents encoded, %s copied", len(plan.groups), f"{encoded:,}", f"{copied:,}")
+    return f"pack     {len(plan.groups):,} groups: {encoded:,} documents encoded, {copied:,} copied"
