@@ -55,9 +55,10 @@ def cancel_recorded_job(work: str) -> str | None:
     record = storage.join(work, RECORD)
     try:
         job = json.loads(storage.read(record))
-    except (FileNotFoundError, ValueError):
+        endpoint, name = str(job["endpoint"]), str(job["job"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    said = _cancel(job["endpoint"], job["job"])
+    said = _cancel(endpoint, name)
     _forget(record)
     return said
 
