@@ -166,11 +166,14 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam()
     from pipeline.curate import curate
     from pipeline.report.report import write_report
-    from pipeline.select.funnel import funnel_lines
+    from pipeline.select.decision import decision_root
+    from pipeline.select.funnel import funnel_lines, load_funnel
 
     with _job(options, beam_options) as job:
         manifest = curate(job)
-        print("\n".join(funnel_lines(manifest.funnel)))
+        # The decision has the rules in the order of testing; the manifest, sorted, does when the work folder is gone.
+        funnel = load_funnel(decision_root(job.work, manifest.decision)) or manifest.funnel
+        print("\n".join(funnel_lines(funnel)))
         if not options.no_report:
             job.say(f"report  {write_report(job.output, job.work)}")
         print(f"dataset {job.output}  generation {manifest.generation}")
