@@ -17,11 +17,15 @@ import apache_beam as beam
 from pipeline.ingest.parts import asset_digests, fingerprint, ingest_task, load_parts, stage_versions
 from pipeline.ingest.plan import check_abutting, plan_tasks
 from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
+from pipeline.measure.signals import SIGNAL_NAMES, resolve_rules
 from pipeline.pack.pack import pack
 from pipeline.pack.previous import Previous, load_previous
+from pipeline.pack.tokenizer import check_tokenizer
 from pipeline.runtime.progress import ProgressLine
 from pipeline.same import check_same_dataset, up_to_date
+from pipeline.select.order import check_preferences
 from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, select, verdict_uri
+from schemas.arrow import document_schema
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
 
@@ -106,7 +110,13 @@ def curate(job: Job) -> Manifest:
 
 
 def plan(job: Job) -> Planned:
-    """What there is to read, what is already read, and what the dataset holds; runs nothing, writes nothing."""
+    """What there is to read, what is already read, and what the dataset holds; runs nothing, writes nothing.
+
+    Raises ValueError for all that is wrong with the recipe, so that no run finds it out after hours.
+    """
+    resolve_rules(job.recipe.rules)
+    check_preferences(job.recipe.prefer, document_schema(1, SIGNAL_NAMES).names)
+    check_tokenizer(job.recipe.tokenizer)
     previous = load_previous(job.output)
     tasks = plan_tasks(job.recipe.sources, job.recipe.read, fingerprint(job.recipe))
     if previous:

@@ -208,3 +208,25 @@ def test_a_corrupt_shard_is_named(recipe: Path, tmp_path: Path, capsys) -> None:
     capsys.readouterr()
     assert main(["verify", str(tmp_path / "out")]) == 1
     assert shard.name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rules.gopher.too_few_wrds=3", "did you mean gopher.too_few_words"),
+        ("prefer=[highest:gopher.num_wrds]", "did you mean gopher.num_words"),
+        ("tokenizer.file=recipe.yaml", "recipe.yaml"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_before_anything_is_read(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
+) -> None:
+    assert run(recipe, tmp_path / "out", "--set", override.replace("recipe.yaml", str(recipe))) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def test_an_output_that_cannot_be_is_one_message(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").touch()
+    assert run(recipe, tmp_path / "file" / "out") == 1
+    assert "no dataset can be made there" in capsys.readouterr().err

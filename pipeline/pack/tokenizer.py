@@ -13,9 +13,9 @@ from pipeline.pack.sample import choose_sample
 from schemas import storage
 from schemas.generation import Tokenizer
 from schemas.manifest import named_by_content, read_manifest
-from schemas.recipe import Recipe, canonical_json
+from schemas.recipe import Recipe, TokenizerOptions, canonical_json
 
-__all__ = ["inspect", "settle_tokenizer", "train_from_parts", "train_tokenizer"]
+__all__ = ["check_tokenizer", "inspect", "settle_tokenizer", "train_from_parts", "train_tokenizer"]
 
 
 def settle_tokenizer(
@@ -42,6 +42,12 @@ def settle_tokenizer(
     described = describe_tokenizer(data, file.path, options.file or "the trained tokenizer", options)
     write_once(dataset, file.path, data)
     return described
+
+
+def check_tokenizer(options: TokenizerOptions) -> None:
+    """Raise TokenizerError for a tokenizer file that a run could not use, before the run has done anything."""
+    if options.file is not None:
+        describe_tokenizer(_read(options.file), "", options.file, options)
 
 
 def train_tokenizer(parts: Sequence[PackPart], recipe: Recipe, work: str) -> bytes:
