@@ -32,8 +32,6 @@ SMALL_BYTES = 64 << 20
 FLINK_VERSION = "1.19"
 # Names of runners that take options which only their job server knows.
 PORTABLE = ("FlinkRunner", "PortableRunner", "PrismRunner")
-# Else Flink ends its Python workers whenever no stage runs, and starts them anew, with all imports, for the next one.
-KEEP_WORKERS_MILLIS = 60_000
 LOCAL = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
 
 
@@ -65,8 +63,6 @@ def runner(
         raise ValueError("--runner=PrismRunner: give --prism_location=.cache/bin/prism (`make tools` builds it)")
     elif name == "DataflowRunner":
         _check_dataflow(given, work)
-    if name in PORTABLE and given.environment_cache_millis is None:
-        flags.append(f"--environment_cache_millis={KEEP_WORKERS_MILLIS}")
     processes = _local_processes(given, workers) if name in LOCAL else None
     _let_workers_import()
 
@@ -109,7 +105,6 @@ def _parser() -> argparse.ArgumentParser:
         flink_version=None,
         parallelism=None,
         environment_type=None,
-        environment_cache_millis=None,
     )
     return parser
 
