@@ -184,7 +184,7 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
 def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam()
     from pipeline.curate import plan
-    from pipeline.runtime.estimate import plan_lines, plan_summary
+    from pipeline.estimate import plan_lines, plan_summary
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)

@@ -230,3 +230,20 @@ def test_an_output_that_cannot_be_is_one_message(recipe: Path, tmp_path: Path, c
     (tmp_path / "file").touch()
     assert run(recipe, tmp_path / "file" / "out") == 1
     assert "no dataset can be made there" in capsys.readouterr().err
+
+
+def test_plan_tells_what_is_left_and_makes_nothing(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    arguments = ["plan", str(recipe), "--output", str(tmp_path / "out"), "--json"]
+    size = sum(path.stat().st_size for path in (tmp_path / "crawl").iterdir())
+    row = {"files": 2, "bytes": size, "parts": 1}
+    assert main(arguments) == 0
+    left = json.loads(capsys.readouterr().out)
+    assert left["sources"] == {"x": {**row, "parts_done": 0, "bytes_left": size}}
+    assert left["generation"] is None
+    assert not (tmp_path / "out").exists()
+    assert run(recipe, tmp_path / "out") == 0
+    capsys.readouterr()
+    assert main(arguments) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["sources"] == {"x": {**row, "parts_done": 1, "bytes_left": 0}}
+    assert done["generation"] == 1

@@ -19,10 +19,10 @@ from schemas.arrow import HASH
 from .columns import PartColumns, as_ids, halves
 from .decision import KINDS, Decision
 from .equal import link_equal, read_links, resolve
-from .files import fixed_bytes, read_table, write_batch
+from .files import fixed_bytes, write_batch
 from .rows import EQUAL_ROW, address
 
-__all__ = ["IDENTITIES", "RecordRows", "WriteIdentities", "alive", "final_ids", "identities", "read_identities"]
+__all__ = ["IDENTITIES", "RecordRows", "WriteIdentities", "alive", "final_ids", "identities"]
 
 # Sparse: the rows whose doc_id is not their own, or that are a record again.
 IDENTITIES = pa.schema(
@@ -131,11 +131,6 @@ def final_ids(columns: PartColumns, resolved: pa.Table, rows: np.ndarray | None 
 
 def _ids_of(resolved: pa.Table) -> np.ndarray:
     return fixed_bytes(resolved["doc_id"].combine_chunks())
-
-
-def read_identities(decision: Decision, part: int) -> pa.Table:
-    """What `WriteIdentities` wrote for a part."""
-    return read_table(decision.tmp("identities", f"{part}.arrow"))
 
 
 class WriteIdentities(beam.DoFn):

@@ -1,21 +1,24 @@
 """How much work a run would be, from what is planned and what is already done."""
 
+from collections.abc import Sequence
 from typing import Any
+
+from pipeline.ingest.receipts import Task
+from pipeline.report.words import bits
 
 __all__ = ["plan_lines", "plan_summary"]
 
 
-def plan_summary(output: str, tasks: list[Any], done: set[str], generation: int | None) -> dict[str, Any]:
+def plan_summary(output: str, tasks: Sequence[Task], done: set[str], generation: int | None) -> dict[str, Any]:
     """Files, bytes and parts a source, and how much of it is already read."""
     sources: dict[str, dict[str, int]] = {}
     for task in tasks:
         row = sources.setdefault(task.source, dict.fromkeys(("files", "bytes", "parts", "parts_done", "bytes_left"), 0))
-        size = sum(piece.end - piece.start if piece.format != "parquet" else piece.size for piece in task.pieces)
         row["files"] += sum(piece.start == 0 for piece in task.pieces)
-        row["bytes"] += size
+        row["bytes"] += task.bytes
         row["parts"] += 1
         row["parts_done"] += task.key in done
-        row["bytes_left"] += 0 if task.key in done else size
+        row["bytes_left"] += 0 if task.key in done else task.bytes
     return {"output": output, "generation": generation, "sources": sources}
 
 
@@ -27,10 +30,10 @@ def plan_lines(summary: dict[str, Any]) -> list[str]:
             (
                 name,
                 f"{row['files']:,}",
-                size(row["bytes"]),
+                bits(row["bytes"]),
                 f"{row['parts']:,}",
                 f"{row['parts_done']:,}",
-                size(row["bytes_left"]),
+                bits(row["bytes_left"]),
             )
         )
     widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
@@ -44,12 +47,3 @@ def plan_lines(summary: dict[str, Any]) -> list[str]:
     held = summary["generation"]
     lines.append(f"{summary['output']}: " + (f"holds generation {held}" if held else "no dataset yet"))
     return lines
-
-
-def size(num_bytes: float) -> str:
-    """`3.4 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} TiB"
