@@ -5,16 +5,15 @@ value with its place. Where the data lies (`output`, `work`, each source's `root
 digest: the same recipe on a laptop and on a bucket makes the same dataset.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import pydantic
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from schemas.sections import ConfigError as RecipeError
+from schemas.sections import Section, load_model
 
 __all__ = [
     "Edits",
@@ -34,16 +33,6 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-
-
-class RecipeError(ValueError):
-    """The recipe cannot be used: its message says where and why (exit code 2)."""
-
-
-class Section(BaseModel):
-    """A part of the recipe: immutable, and closed against unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(Section):
@@ -101,7 +90,7 @@ class Edits(Section):
     """What is changed in a text; each is a span over the text as extracted."""
 
     c4: C4Lines | None = None
-    mask: list[Literal["email", "ip"]] = []
+    mask: list[Literal["email", "ip"]] = Field(default=[])
 
 
 class Minhash(Section):
@@ -203,7 +192,7 @@ class Shards(Section):
     shard_bytes: int = Field(default=32 * MIB, ge=4096, description="bytes of a shard, about")
     batch_bytes: int = Field(default=4 * MIB, ge=1024, description="bytes of a record batch in a shard, about")
     group_bytes: int = Field(default=256 * MIB, ge=4096, description="measured text of a group of parts, about")
-    partition_by: list[Literal["language"]] = []
+    partition_by: list[Literal["language"]] = Field(default=[])
     sequence_lengths: list[int] = Field(default=[], description="lengths whose packed rows are counted in the manifest")
 
 
@@ -273,96 +262,8 @@ def canonical_json(value: Any) -> bytes:
 
 
 def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe at `path` (local, or the name of a shipped one), changed by `key.path=value` overrides.
+    """The recipe at `path`, changed by `key.path=value` overrides.
 
     Raises RecipeError with the place and the nearest known name.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error}") from None
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of sections, this is {type(data).__name__}")
-    for override in overrides:
-        _override(data, override)
-    try:
-        return Recipe.model_validate(data)
-    except pydantic.ValidationError as error:
-        raise RecipeError("\n".join(f"{path}: {_explain(fault)}" for fault in error.errors())) from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where plain YAML keeps the last without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    """Set one `key.path=value` in place; the value is YAML."""
-    path, equals, value = override.partition("=")
-    if not equals or not path:
-        raise RecipeError(f"--set {override}: write key.path=value, as in near.threshold=0.7")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from None
-    place: Any = data
-    section, _, rest = path.partition(".")
-    # A rule's name has dots of its own: everything after `rules.` is the name.
-    keys = [section, rest] if section == "rules" and rest else path.split(".")
-    for key in keys[:-1]:
-        if place.get(key) is None:
-            place[key] = {}
-        place = place[key]
-        if not isinstance(place, dict):
-            raise RecipeError(f"--set {override}: {key} is not a section")
-    place[keys[-1]] = parsed
-
-
-def _explain(fault: Any) -> str:
-    """One validation fault as `place: what is wrong`, with the nearest known name for an unknown key."""
-    place = [str(step) for step in fault["loc"]]
-    if place[:1] == ["rules"] and len(place) > 2 and place[2] in BOUND_KINDS:
-        del place[2]
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(Recipe, place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        return f"{'.'.join(place)}: unknown key; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
-    given = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
-    return f"{'.'.join(place)}: {message}{given}" if place else f"{message}{given}"
-
-
-def _known_keys(annotation: Any, path: list[str]) -> list[str]:
-    """The keys that the section at `path` may have, found by walking the models."""
-    for step in path:
-        section = _section(annotation)
-        if section is not None:
-            field = section.model_fields.get(step)
-            annotation = field.annotation if field else None
-        elif get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-        # Else the step is one of pydantic's names for a choice: the annotation stays.
-    section = _section(annotation)
-    return sorted(section.model_fields) if section else []
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that an annotation allows, itself or as one of a choice; not one inside a mapping."""
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation if issubclass(annotation, BaseModel) else None
-    if get_origin(annotation) in (dict, list):
-        return None
-    return next((found for inner in get_args(annotation) if (found := _section(inner)) is not None), None)
+    return load_model(path, Recipe, overrides, named="rules", unions=BOUND_KINDS)

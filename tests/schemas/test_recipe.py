@@ -61,7 +61,7 @@ def test_what_is_no_recipe_is_refused(recipe: Path, text: str) -> None:
 
 
 def test_a_missing_recipe_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"no-such\.yaml: cannot read the recipe"):
+    with pytest.raises(RecipeError, match=r"no-such\.yaml: cannot read it"):
         load_recipe("no-such.yaml")
 
 
