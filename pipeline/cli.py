@@ -134,9 +134,9 @@ def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False
     """The job that the command line asks for; holds the lock on its output unless `dry`."""
     from pipeline.curate import Job
     from pipeline.runtime.jobs import cancel_recorded_job
-    from pipeline.runtime.lock import driver_lock
     from pipeline.runtime.options import runner
     from schemas import storage
+    from schemas.lock import writer_lock
     from schemas.recipe import RecipeError, load_recipe
 
     recipe = load_recipe(_recipe_path(options.recipe), options.set)
@@ -147,7 +147,7 @@ def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False
     stream = None if options.quiet else sys.stderr
     with tempfile.TemporaryDirectory(prefix="gristmill-") as progress, contextlib.ExitStack() as stack:
         if not dry:
-            stack.enter_context(driver_lock(output))
+            stack.enter_context(writer_lock(output))
             if cancelled := cancel_recorded_job(work):
                 print(cancelled, file=sys.stderr)
         new_pipeline = runner(beam_options, workers=options.workers, work=work)

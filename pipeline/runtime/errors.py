@@ -9,7 +9,7 @@ __all__ = ["user_error"]
 # the driver as text. The most specific classes stand first.
 CODES = MappingProxyType(
     {
-        "RecipeError": 2,
+        "ConfigError": 2,
         "TokenizerError": 2,
         "DatasetError": 1,
         "CommitRefused": 1,
@@ -30,11 +30,11 @@ def user_error(error: BaseException) -> tuple[str | None, int]:
     """The message and exit code of an exception that a user caused; (None, 1) for a defect of ours."""
     for kind in type(error).__mro__:
         if kind.__name__ in CODES:
-            return " ".join(str(error).split()) if kind.__name__ != "RecipeError" else str(error), CODES[kind.__name__]
+            return " ".join(str(error).split()) if kind.__name__ != "ConfigError" else str(error), CODES[kind.__name__]
     if isinstance(error, RuntimeError):
         found = _WORKER.findall(str(error))
         if found:
             name, message = found[-1]
             # A worker met data or a store, never the command line.
-            return message.strip(), 1 if name != "RecipeError" else CODES[name]
+            return message.strip(), 1 if name != "ConfigError" else CODES[name]
     return None, 1

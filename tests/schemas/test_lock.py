@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime.lock import driver_lock
+from schemas.lock import writer_lock
 from schemas.storage import StorageError
 
 HOLD = """
 import sys, time
-from pipeline.runtime.lock import driver_lock
-with driver_lock(sys.argv[1]):
+from schemas.lock import writer_lock
+with writer_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -23,15 +23,15 @@ def test_a_second_driver_is_told_of_the_first_and_a_killed_one_leaves_nothing_be
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(StorageError, match=rf"another driver \(process {holder.pid}\)"), driver_lock(str(tmp_path)):
+        with pytest.raises(StorageError, match=rf"another run \(process {holder.pid}\)"), writer_lock(str(tmp_path)):
             pass
     finally:
         holder.kill()
         holder.wait()
-    with driver_lock(str(tmp_path)):
+    with writer_lock(str(tmp_path)):
         pass
 
 
 def test_a_bucket_has_no_lock_file() -> None:
-    with driver_lock("s3://bucket/dataset"):
+    with writer_lock("s3://bucket/dataset"):
         pass

@@ -1,4 +1,4 @@
-"""One driver at a time on a local dataset; on object stores the create-only commit alone decides."""
+"""One writer at a time in a local folder, a dataset's or a training's; on object stores create-only writes decide."""
 
 import contextlib
 import fcntl
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from schemas import storage
 
-__all__ = ["driver_lock"]
+__all__ = ["writer_lock"]
 
 
 @contextlib.contextmanager
-def driver_lock(output: str) -> Iterator[None]:
-    """Hold `OUTPUT/.lock` while a driver works; the kernel frees it when the process dies, however it dies.
+def writer_lock(output: str) -> Iterator[None]:
+    """Hold `OUTPUT/.lock` while a run works; the kernel frees it when the process dies, however it dies.
 
-    Raises storage.StorageError when another driver holds it.
+    Raises storage.StorageError when another run holds it.
     """
     folder = storage.local_path(output)
     if folder is None:
@@ -25,7 +25,7 @@ def driver_lock(output: str) -> Iterator[None]:
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise storage.StorageError(
-            f"{output}: no dataset can be made there ({error.strerror}): choose another --output"
+            f"{output}: nothing can be written there ({error.strerror}): choose another output"
         ) from None
     try:
         try:
@@ -33,7 +33,7 @@ def driver_lock(output: str) -> Iterator[None]:
         except OSError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             raise storage.StorageError(
-                f"{output}: another driver (process {holder}) works on this dataset: wait for it, or stop it first"
+                f"{output}: another run (process {holder}) works there: wait for it, or stop it first"
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
