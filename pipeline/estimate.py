@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.ingest.receipts import Task
-from pipeline.report.words import bits
+from schemas.words import bits
 
 __all__ = ["plan_lines", "plan_summary"]
 

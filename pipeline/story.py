@@ -13,9 +13,9 @@ from pipeline.report.find import find_clusters, find_documents, find_records
 from pipeline.report.index import places_of_id, places_of_url
 from pipeline.report.names import meaning
 from pipeline.report.texts import final_texts
-from pipeline.report.words import bits, number
 from schemas.manifest import DatasetError
 from schemas.recipe import Recipe
+from schemas.words import bits, number
 
 __all__ = ["explain"]
 

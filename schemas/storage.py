@@ -31,6 +31,7 @@ __all__ = [
     "local_path",
     "open_input",
     "read",
+    "read_blocks",
     "read_range",
     "stat",
     "write",
@@ -166,16 +167,19 @@ def _download(uri: str, found: Stat, copy: Path) -> None:
     unfinished = copy.with_name(folders.unfinished_name(copy.name, secrets.token_hex(8)))
     try:
         with unfinished.open("wb") as file:
-            for block in _blocks(uri, found):
+            for block in read_blocks(found):
                 file.write(block)
         os.replace(unfinished, copy)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _blocks(uri: str, found: Stat) -> Iterator[bytes]:
-    """A remote file's bytes in order, a few MiB at a time."""
-    file = RemoteFile(uri, found.size, found.tag)
+def read_blocks(found: Stat) -> Iterator[bytes]:
+    """The bytes of a remote file that was looked up, in order, a few MiB at a time; never more than its size.
+
+    Raises StorageError when it is replaced meanwhile, or ends before its size.
+    """
+    file = RemoteFile(found.uri, found.size, found.tag)
     with file:
         while block := file.read(8 << 20):
             yield block

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.report.difference import mark_difference
 from pipeline.report.facts import Cluster, Drop, Facts, Pair, Sample
 from pipeline.report.tables import anchor
-from pipeline.report.words import breakable, count, escape, number, plural
+from schemas.words import breakable, count, escape, number, plural
 
 __all__ = ["cluster_cards", "damage_list", "dropped_samples", "kept_samples", "pair_cards"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isqrt, log10
 
 from pipeline.report.facts import Facts
-from pipeline.report.words import count, escape
+from schemas.words import brief, count, escape
 
 __all__ = ["Column", "cluster_chart", "columns_chart", "half_octave", "length_chart", "similarity_chart"]
 
@@ -41,7 +41,7 @@ def columns_chart(name: str, title: str, axis: str, columns: list[Column]) -> st
     for tick in ticks:
         y = ground - tick * scale
         body.append(f'<line class="grid" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        body.append(f'<text class="tick" x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{_brief(tick)}</text>')
+        body.append(f'<text class="tick" x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{brief(tick)}</text>')
     for index, column in enumerate(columns):
         x, y = LEFT + index * step + gap / 2, ground
         body.append(f"<g><title>{escape(column.says)}</title>")
@@ -81,7 +81,7 @@ def length_chart(facts: Facts) -> str:
             continue  # no whole number lies between 2^0.5 and 2
         columns.append(
             Column(
-                _brief(low) if half % 4 == 0 else "",
+                brief(low) if half % 4 == 0 else "",
                 f"{count(low)} to {count(high)} words: {count(kept)} kept, {count(dropped)} dropped",
                 [("keep", kept), ("gone", dropped)],
             )
@@ -104,7 +104,7 @@ def cluster_chart(facts: Facts) -> str:
         return '<p class="soft">No two documents were alike.</p>'
     columns = []
     for low, high in _size_classes(max(sizes)[0]):
-        label = str(low) if low == high else f"{_brief(low)}\u2013{_brief(high)}"
+        label = str(low) if low == high else f"{brief(low)}\u2013{brief(high)}"
         clusters = sizes[low, high]
         columns.append(Column(label, f"{label} documents: {count(clusters)} clusters", [("dup", clusters)]))
     return columns_chart("clusters", "Clusters of duplicates by size", "documents in a cluster", columns)
@@ -148,11 +148,3 @@ def _ticks(highest: int) -> list[int]:
     power = 10 ** int(log10(highest))
     step = next(step for step in (power // 5, power // 2, power, 2 * power, 5 * power) if step and highest / step <= 4)
     return list(range(0, highest + step, step))
-
-
-def _brief(value: int) -> str:
-    """1024 -> 1k: for ticks."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return str(value)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.measure.signals import ResolvedRule, resolve_rules
 from pipeline.report.dataset import Parts
-from pipeline.report.words import number
 from schemas.recipe import Recipe
+from schemas.words import number
 
 __all__ = ["Check", "RuleYield", "bound_of", "check_document", "rule_yields"]
 

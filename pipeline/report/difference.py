@@ -3,7 +3,7 @@
 import difflib
 import re
 
-from pipeline.report.words import escape
+from schemas.words import escape
 
 __all__ = ["mark_difference"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.report.facts import Drop, Facts
-from pipeline.report.words import count, escape, share
+from schemas.words import count, escape, share
 
 __all__ = ["Step", "funnel_picture", "steps"]
 

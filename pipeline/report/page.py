@@ -6,7 +6,8 @@ from pipeline.report.facts import Facts
 from pipeline.report.funnel import funnel_picture
 from pipeline.report.style import STYLE
 from pipeline.report.tables import inputs_table, languages_table, rules_table, tokens_table
-from pipeline.report.words import count, escape, plural, share
+from schemas.page import page
+from schemas.words import count, escape, plural, share
 
 __all__ = ["render"]
 
@@ -26,21 +27,8 @@ def render(facts: Facts) -> str:
         ("inputs", "Input files", _inputs(facts)),
         ("origin", "Origin", _origin(facts)),
     ]
-    shown = [(anchor, title, body) for anchor, title, body in sections if body]
-    links = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title, _ in shown)
-    bodies = "".join(
-        f'<section id="{anchor}"><h2>{escape(title)}</h2>{body}</section>' for anchor, title, body in shown
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # Should a string of the crawl ever become markup after all, it still could neither run nor fetch anything.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(facts.name)} \u00b7 Gristmill report</title><style>{STYLE}</style></head><body>"
-        f'<header class="top">{_head(facts)}</header><nav aria-label="Sections"><ul>{links}</ul></nav>'
-        f"<main>{bodies}<footer>Written by <code>gristmill report</code> from the ledger of generation "
-        f"{facts.generation}.</footer></main></body></html>\n"
-    )
+    footer = f"Written by <code>gristmill report</code> from the ledger of generation {facts.generation}."
+    return page(f"{facts.name} \u00b7 Gristmill report", _head(facts), sections, footer, STYLE)
 
 
 def _head(facts: Facts) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.report.facts import Drop, Facts, Input, Tokens
 from pipeline.report.funnel import STAGES
 from pipeline.report.names import language_name
-from pipeline.report.words import bits, breakable, count, escape, number, share
+from schemas.words import bits, breakable, count, escape, number, share
 
 __all__ = ["bar", "inputs_table", "languages_table", "rules_table", "tokens_table"]
 

@@ -1,9 +1,9 @@
-"""How the report writes numbers and foreign strings."""
+"""How the reports of both sides write numbers and foreign strings."""
 
 import html
 import re
 
-__all__ = ["bits", "breakable", "count", "escape", "number", "plural", "share"]
+__all__ = ["bits", "breakable", "brief", "count", "duration", "escape", "number", "plural", "share"]
 
 # What a crawl may carry and a page must not: control characters (line feed and tab apart), noncharacters, and the
 # marks that turn the writing direction of what follows.
@@ -59,3 +59,25 @@ def number(value: float | None) -> str:
 def plural(value: int, noun: str) -> str:
     """`1 document`, `2 documents`."""
     return f"{count(value)} {noun}" if value == 1 else f"{count(value)} {noun}s"
+
+
+def brief(value: float) -> str:
+    """Three digits and a unit: 1,024 -> 1.02k, 52,300,000 -> 52.3M."""
+    for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        # What would round to 1000 of a unit is 1 of the next.
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 42s, 12m, 3h07m, 5d02h."""
+    if seconds < 59.5:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes}m"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}h{minutes % 60:02}m"
+    hours = round(seconds / 3600)
+    return f"{hours // 24}d{hours % 24:02}h"

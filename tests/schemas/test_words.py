@@ -1,6 +1,6 @@
 """Numbers and foreign strings as the report writes them."""
 
-from pipeline.report.words import bits, count, escape, number, plural, share
+from schemas.words import bits, brief, count, duration, escape, number, plural, share
 
 
 def test_markup_and_control_characters_of_a_crawl_become_harmless() -> None:
@@ -37,3 +37,16 @@ def test_shares_do_not_round_something_to_nothing_or_to_all() -> None:
         "100\u202f%",
     ]
     assert share(9_999, 10_000) != "100\u202f%"
+
+
+def test_brief_rounds_into_the_next_unit_and_not_to_a_thousand_of_one() -> None:
+    assert [brief(value) for value in (0, 0.1234, 7, 999, 999.6, 1024, 52_300_000, 999_960, 3.2e12)] == [
+        "0", "0.123", "7", "999", "1k", "1.02k", "52.3M", "1M", "3.2T",
+    ]  # fmt: skip
+
+
+def test_durations_have_two_units_at_most() -> None:
+    hour = 3600
+    assert [duration(value) for value in (0, 42.4, 59.6, 754, 3 * hour + 420, 47.9 * hour, 122.2 * hour)] == [
+        "0s", "42s", "1m", "13m", "3h07m", "47h54m", "5d02h",
+    ]  # fmt: skip
