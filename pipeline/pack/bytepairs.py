@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, typeof, types
 from numpy.typing import NDArray
 
+from pipeline.kernels import kernel, types
 from pipeline.measure.chars import BYTES, INDEXES
 from pipeline.pack.merges import SHORT, Merges, make_merges, merge_word
 from pipeline.pack.pretokens import GPT2, KINDS, KINDS_TYPE, PATTERNS, word_end_cl100k, word_end_gpt2
@@ -33,7 +33,7 @@ SLOTS = 1 << 16  # of a word cache: 4 MB
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 CHUNKS = types.Array(types.uint64, 1, "C", readonly=True)
-MERGES_TYPE = typeof(make_merges([0] * 256, []))
+MERGES_TYPE = types.NamedTuple((types.Array(types.int64, 1, "C", readonly=True), CHUNKS, CHUNKS), Merges)
 
 
 class BytePairs(NamedTuple):
@@ -116,7 +116,7 @@ def _learn(words: dict[bytes, int]) -> WordCache:
     return cache
 
 
-@njit(types.void(CHUNKS, types.int64[::1], types.uint32[::1], CACHE_TYPE), nogil=True, cache=True)
+@kernel(types.void(CHUNKS, types.int64[::1], types.uint32[::1], CACHE_TYPE))
 def _remember_all(chunks: Any, offsets: Any, ids: Any, cache: Any) -> None:
     for word in range(ids.size):
         low, high = word_key(chunks, offsets[word], offsets[word + 1])
@@ -160,7 +160,7 @@ def _padded(data: NDArray[np.uint8], first: int, last: int) -> tuple[NDArray[np.
     return chunks, room
 
 
-@njit(types.int64[::1](BYTES, types.int64, types.int64, types.int64, KINDS_TYPE), nogil=True, cache=True)
+@kernel(types.int64[::1](BYTES, types.int64, types.int64, types.int64, KINDS_TYPE))
 def _word_ends(data: Any, end: int, family: int, digits: int, kinds: Any) -> Any:
     ends = np.empty(end, np.int64)
     n = i = 0
@@ -171,13 +171,11 @@ def _word_ends(data: Any, end: int, family: int, digits: int, kinds: Any) -> Any
     return ends[:n]
 
 
-@njit(
+@kernel(
     types.int64(
         BYTES, CHUNKS, INDEXES, types.int64, types.int64, KINDS_TYPE, MERGES_TYPE, CACHE_TYPE, CACHE_TYPE,
         types.int64, types.uint32[::1], types.int64[::1],
     ),
-    nogil=True,
-    cache=True,
 )  # fmt: skip
 def _encode(
     data: Any, chunks: Any, offsets: Any, family: int, digits: int, kinds: Any, merges: Any, known: Any, cache: Any,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
 
+from pipeline.kernels import kernel, njit, types
 from pipeline.measure.words import mix64
 
 __all__ = ["Merges", "make_merges", "merge_word"]
@@ -41,7 +41,7 @@ def make_merges(byte_ids: Sequence[int], merges: Sequence[tuple[int, int, int]])
     return table
 
 
-@njit(types.void(types.uint64[:, ::1], types.uint64[::1], types.uint64[::1]), cache=True, nogil=True)
+@kernel(types.void(types.uint64[:, ::1], types.uint64[::1], types.uint64[::1]))
 def _fill(merges: Any, keys: Any, pairs: Any) -> None:
     mask = np.uint64(keys.size - 1)
     for rank in range(merges.shape[0]):

@@ -19,8 +19,8 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, typeof
 
+from pipeline.kernels import njit, typeof
 from pipeline.measure.chars import decode
 
 __all__ = [

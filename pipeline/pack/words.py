@@ -7,8 +7,8 @@ taken for one another. Bytes are read eight at a time out of `chunks`: the text 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
 
+from pipeline.kernels import njit, types
 from pipeline.measure.words import mix64
 
 __all__ = ["CACHE_TYPE", "MAX_CACHED", "WordCache", "find_slot", "new_cache", "recall", "remember", "word_key"]
