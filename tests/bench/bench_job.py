@@ -14,7 +14,6 @@ either would compile some 2,000 modules first.
 import argparse
 import json
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -96,15 +95,18 @@ def run_peer(options: argparse.Namespace, folder: Path) -> tuple[tuple[float, fl
 def measure(command: list[str]) -> tuple[tuple[float, float], int]:
     """Wall and CPU seconds, and the highest sum of unshared memory over all processes, sampled five times a second.
 
-    CPU is of all processes that were waited for.
+    CPU is what each process had used when it was last seen.
     """
-    started, peak, cpu_before = time.monotonic(), 0, _cpu_seconds()
+    started, peak = time.monotonic(), 0
+    cpu: dict[int, float] = {}
     with tempfile.TemporaryFile() as log:
         process = psutil.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment())
         while process.poll() is None:
             total = 0
             for one in [process, *_children(process)]:
                 try:
+                    used = one.cpu_times()
+                    cpu[one.pid] = used.user + used.system
                     total += one.memory_full_info().uss
                 except psutil.Error:
                     continue
@@ -113,12 +115,7 @@ def measure(command: list[str]) -> tuple[tuple[float, float], int]:
         if process.returncode:
             log.seek(0)
             raise SystemExit(log.read().decode()[-3000:])
-    return (time.monotonic() - started, _cpu_seconds() - cpu_before), peak
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return (time.monotonic() - started, sum(cpu.values())), peak
 
 
 def environment() -> dict[str, str]:
