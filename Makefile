@@ -62,7 +62,7 @@ $(BIN)/.$(notdir $(PRISM)): ; $(call go_install,$(PRISM))
 
 bench-peers: $(VENV)/bin/uv
 	$(VENV)/bin/uv venv --quiet --python $(VENV)/bin/python .cache/peers
-	$(PIP) --python .cache/peers/bin/python '$(DATATROVE)' trafilatura datasketch rensa tiktoken tokenizers
+	$(PIP) --python .cache/peers/bin/python '$(DATATROVE)' spacy trafilatura datasketch rensa tiktoken tokenizers
 
 constraints: $(VENV)/bin/uv
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \

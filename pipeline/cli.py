@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from pipeline.runtime.quiet import import_beam, quiet_beam
+from pipeline.runtime.quiet import import_beam, quiet_beam, without_pandas
 
 __all__ = ["main"]
 
@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown option {' '.join(rest)}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     quiet_beam()
+    if arguments is None:
+        without_pandas()
     try:
         return int(options.command(options, rest) or 0)
     except KeyboardInterrupt:
@@ -163,7 +165,7 @@ def _recipe_path(name: str) -> str:
 
 
 def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
-    import_beam()
+    import_beam(beam_options)
     from pipeline.curate import curate
     from pipeline.report.report import write_report
     from pipeline.select.decision import decision_root
@@ -182,7 +184,7 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 
 def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
-    import_beam()
+    import_beam(beam_options)
     from pipeline.curate import plan
     from pipeline.estimate import plan_lines, plan_summary
 
@@ -194,7 +196,7 @@ def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 
 def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
-    import_beam()
+    import_beam(beam_options)
     from pipeline.curate import decide, load_measured, plan
     from pipeline.report.decisions import decision_diff
     from pipeline.same import recorded_verdicts
@@ -263,7 +265,7 @@ def _diff(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> None:
-    import_beam()
+    import_beam(beam_options)
     from pipeline.curate import decide, load_measured, plan
     from pipeline.pack.tokenizer import train_from_parts
 

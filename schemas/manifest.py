@@ -157,12 +157,12 @@ def read_shards(dataset: str, manifest: Manifest) -> pa.Table:
 
 def read_files(dataset: str, manifest: Manifest) -> pa.Table:
     """The files table: ledgers first, in the order of the groups; a ledger's number is its row."""
-    return pq.read_table(io.BytesIO(_checked(dataset, manifest.tables.files)))
+    return pq.ParquetFile(io.BytesIO(_checked(dataset, manifest.tables.files))).read()
 
 
 def read_inputs(dataset: str, manifest: Manifest) -> pa.Table:
     """The inputs table: one row a piece read, cumulative, sorted by (source, name, start)."""
-    return pq.read_table(io.BytesIO(_checked(dataset, manifest.tables.inputs)))
+    return pq.ParquetFile(io.BytesIO(_checked(dataset, manifest.tables.inputs))).read()
 
 
 def files(dataset: str, kind: str, generation: int | None = None, split: str | None = None) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit, types
 
+from pipeline.kernels import kernel, njit, types
 from schemas.arrow import EDIT
 
 __all__ = [
@@ -103,10 +103,8 @@ def apply_edits(texts: pa.LargeStringArray, edits: pa.ListArray) -> pa.LargeStri
     return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(bounds), pa.py_buffer(out))
 
 
-@njit(
+@kernel(
     types.Tuple((types.uint8[::1], types.int64[::1]))(READ_U8, READ_I64, SPANS, READ_U8, READ_I64),
-    nogil=True,
-    cache=True,
 )
 def _apply(data: Any, offsets: Any, spans: Any, replacement_bytes: Any, replacement_ends: Any) -> Any:
     """New UTF-8 and offsets: measure first, then copy what lies between the edits."""

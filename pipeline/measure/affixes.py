@@ -6,7 +6,8 @@ Follows spaCy 3.8's rules for English; tokens.py says where it does not. Positio
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernels import njit
 
 from .chars import CURRENCY, CUT, ICON, LETTER, LOWER, QUOTE, TRIMMED, UPPER, WORD
 

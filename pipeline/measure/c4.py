@@ -8,7 +8,8 @@ An empty text has 0 for every signal; it is dropped as `c4.too_few_sentences`.
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernels import njit
 
 from .counts import Counts, Rule, Signal, columns
 from .tokens import BEGINS_LINE, FULL_STOP, ONLY_PUNCTUATION

@@ -10,8 +10,8 @@ Differs: a text with "{" or "lorem ipsum" is rewritten all the same, since anoth
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
+from pipeline.kernels import kernel, njit, types
 from schemas.recipe import C4Lines
 
 from .chars import BYTES, INDEXES, LINE_END, SPACE, TABLE, TABLE_TYPE
@@ -221,10 +221,8 @@ def _rewrite_text(
 OPTIONS = types.Tuple((types.boolean, types.int64, types.int64, types.boolean, types.boolean, types.boolean))
 
 
-@njit(
+@kernel(
     types.Tuple((types.int64[:, ::1], types.int64[::1], types.int64[:, ::1]))(BYTES, INDEXES, TABLE_TYPE, OPTIONS),
-    nogil=True,
-    cache=True,
 )
 def _rewrite(data: Any, offsets: Any, table: Any, options: Any) -> Any:
     """Edits (start, length, replacement), how many come before each text, and ("{", lorem ipsum) for each text."""

@@ -15,7 +15,8 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, typeof, types
+
+from pipeline.kernels import njit, typeof, types
 
 __all__ = [
     "ALONE",

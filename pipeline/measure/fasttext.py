@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+
+from pipeline.kernels import kernel, njit, types
 
 from .chars import BYTES, INDEXES
 from .fasttext_file import LABEL, ModelFile, read_model
@@ -156,12 +157,10 @@ def _add_ngrams(data: Any, start: int, end: int, settings: Any, used: Any, bucke
     return n
 
 
-@njit(
+@kernel(
     types.Tuple((types.int32[::1], types.int32[::1], types.int64[::1]))(
         types.int64[::1], BYTES, INDEXES, types.uint8[::1], _read_only(types.int32)
     ),
-    nogil=True,
-    cache=True,
 )
 def _index(settings: Any, strings: Any, string_ends: Any, used: Any, bucket_rows: Any) -> Any:
     """Slots, subwords and their ends, as `Network` has them."""
@@ -293,7 +292,7 @@ def _best_label(hidden: Any, output: Any, scores: Any) -> Any:
     return np.int64(best), _log(scores[best] / total)
 
 
-@njit(types.Tuple((types.int64[::1], types.float32[::1]))(BYTES, INDEXES, NETWORK), nogil=True, cache=True)
+@kernel(types.Tuple((types.int64[::1], types.float32[::1]))(BYTES, INDEXES, NETWORK))
 def _predict(data: Any, offsets: Any, network: Any) -> Any:
     """Best label and probability of each text."""
     num_texts, longest = offsets.size - 1, 0

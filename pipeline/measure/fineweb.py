@@ -10,7 +10,8 @@ code's. A blank text has 0 for every signal; it is dropped as `fineweb.too_few_e
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernels import njit
 
 from .chars import SPACE, TERMINAL
 from .counts import Counts, Rule, Signal, columns, ratio

@@ -8,7 +8,8 @@ An empty text has 0 for every signal; it is dropped as `gopher.too_few_words`.
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernels import njit
 
 from .chars import LINE_END, SPACE
 from .counts import Counts, Rule, Signal, columns, ratio

@@ -8,6 +8,7 @@ large one.
 A text without a word has no language and the score 0.
 """
 
+import functools
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -40,11 +41,19 @@ def asset_path(uri: str) -> Path:
     return path
 
 
+@functools.lru_cache(maxsize=1)
+def _load(path: Path, num_bytes: int, mtime_ns: int) -> FastTextModel:
+    """The model in a file of this size and age: a task of a few megabytes takes about as long as loading it."""
+    return FastTextModel(path)
+
+
 class LanguageModel:
-    """A loaded fastText model. Not to be pickled: load it in each worker."""
+    """A fastText model, which a process loads once for all its tasks. Not to be pickled: make one in each worker."""
 
     def __init__(self, uri: str) -> None:
-        self._model = FastTextModel(asset_path(uri))
+        path = asset_path(uri)
+        found = path.stat()
+        self._model = _load(path, found.st_size, found.st_mtime_ns)
         self._labels = pa.array(self._model.labels, pa.string())
 
     def predict(self, texts: pa.LargeStringArray) -> tuple[pa.StringArray, np.ndarray]:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
-from numba import njit, types
 
 from pipeline.ingest.edits import REPLACEMENTS, make_edits, no_edits
+from pipeline.kernels import kernel, njit, types
 
 from .chars import BYTES, INDEXES
 
@@ -74,10 +74,8 @@ def _ip_length(data: Any, start: int, end: int, word_bytes: Any) -> int:
     return i - start if _is_global(address) else 0
 
 
-@njit(
+@kernel(
     types.int64[:, ::1](BYTES, INDEXES, types.boolean, types.boolean, FLAGS_256, FLAGS_256, FLAGS_256),
-    nogil=True,
-    cache=True,
 )
 def _find(data: Any, offsets: Any, emails: bool, ips: bool, local_bytes: Any, host_bytes: Any, word_bytes: Any) -> Any:
     """Rows (text, start, end, is IPv4): windows around each "@" that may hold an address, and IPv4 addresses."""

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
-from numba import njit, types
 
 from pipeline.ingest.edits import apply_edits, compose_edits, make_edits, text_buffers
+from pipeline.kernels import kernel, njit, types
 from schemas.arrow import HASH
 from schemas.recipe import Edits, Measure
 
@@ -39,7 +39,7 @@ def _longest(offsets: Any) -> int:
     return longest
 
 
-@njit(types.void(BYTES, INDEXES, TABLE_TYPE, ROWS), nogil=True, cache=True)
+@kernel(types.void(BYTES, INDEXES, TABLE_TYPE, ROWS))
 def _count_raw(data: Any, offsets: Any, table: Any, rows: Any) -> None:
     """Count in each text as extracted what Gopher's rules ask, into its row."""
     longest = _longest(offsets)
@@ -59,7 +59,7 @@ def _count_raw(data: Any, offsets: Any, table: Any, rows: Any) -> None:
         repetition.count_ngrams(hashes, lengths, num_tokens, grams, ends, keys, heads, row)
 
 
-@njit(types.void(BYTES, INDEXES, TABLE_TYPE, ROWS), nogil=True, cache=True)
+@kernel(types.void(BYTES, INDEXES, TABLE_TYPE, ROWS))
 def _count_c4(data: Any, offsets: Any, table: Any, rows: Any) -> None:
     """Count in each text of the view c4 what C4's and FineWeb's rules ask, into its row."""
     longest = _longest(offsets)

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, types
 
+from pipeline.kernels import kernel, njit, types
 from schemas.recipe import Minhash
 
 from .shingles import INT64, SHINGLES_VERSION, UINT32, text_shingles
@@ -52,7 +52,7 @@ def _fmix32(x: Any) -> Any:
     return np.uint32(x ^ (x >> SHIFT_16))
 
 
-@njit(types.uint32[:, ::1](UINT32, INT64, UINT32, UINT32), nogil=True, cache=True)
+@kernel(types.uint32[:, ::1](UINT32, INT64, UINT32, UINT32))
 def _sign(shingles: Any, counts: Any, a: Any, b: Any) -> Any:
     """Signatures (N, K) of N texts; a text without a shingle has all hashes at their largest.
 

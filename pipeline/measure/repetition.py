@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernels import njit
 
 from .chars import SPACE
 from .counts import Counts, Rule, Signal, columns, ratio

@@ -13,7 +13,8 @@ the text, so a shingle of any length costs two multiplications.
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+
+from pipeline.kernels import kernel, njit, types
 
 from .chars import ALONE, BYTES, INDEXES, JOINER, TABLE, TABLE_TYPE, decode
 from .words import HASH_FACTOR, HASH_START, SHIFT_32, WORDS_VERSION, fill_words, mix64
@@ -93,7 +94,7 @@ def _split(data: Any, table: Any, words: Any, starts: Any, ends: Any, units: Any
     return n
 
 
-@njit(types.Tuple((types.uint64[::1], types.int64[::1]))(BYTES, INDEXES, TABLE_TYPE), nogil=True, cache=True)
+@kernel(types.Tuple((types.uint64[::1], types.int64[::1]))(BYTES, INDEXES, TABLE_TYPE))
 def _units(data: Any, offsets: Any, table: Any) -> Any:
     """Unit hashes of all texts, and the number of units before each text."""
     num_texts = offsets.size - 1
@@ -113,7 +114,7 @@ def _units(data: Any, offsets: Any, table: Any) -> Any:
     return units[: firsts[num_texts]], firsts
 
 
-@njit(types.Tuple((types.uint32[::1], types.int64[::1]))(UINT64, INT64, types.int64), nogil=True, cache=True)
+@kernel(types.Tuple((types.uint32[::1], types.int64[::1]))(UINT64, INT64, types.int64))
 def _roll(units: Any, firsts: Any, shingle: int) -> Any:
     """Shingle numbers of all texts, in the order of the text, and the number of shingles before each text."""
     num_texts = firsts.size - 1
@@ -139,7 +140,7 @@ def _roll(units: Any, firsts: Any, shingle: int) -> Any:
     return hashes, counts
 
 
-@njit(types.Tuple((types.uint32[::1], types.int64[::1]))(UINT32, INT64), nogil=True, cache=True)
+@kernel(types.Tuple((types.uint32[::1], types.int64[::1]))(UINT32, INT64))
 def _sets(hashes: Any, counts: Any) -> Any:
     """Each text's shingles sorted, repeats left out."""
     kept = np.empty(hashes.size, np.uint32)

@@ -11,7 +11,8 @@ contraction is split after any word, not after listed ones; letters of scripts w
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernels import njit
 
 from .affixes import mark_affixes, packed
 from .chars import ALONE, CUT, JOINER, LETTER, LINE_END, LOWER, MARK_P, SPACE, SYMBOL, TERMINAL, TRIMMED, decode

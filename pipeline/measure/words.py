@@ -10,7 +10,8 @@ Differs: from a word segmenter for those scripts, which needs a dictionary; from
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+
+from pipeline.kernels import kernel, njit, types
 
 from .chars import ALONE, BYTES, INDEXES, JOINER, TABLE, TABLE_TYPE, WORD, decode
 
@@ -88,12 +89,10 @@ def fill_words(data: Any, start: int, end: int, table: Any, hashes: Any, starts:
     return n
 
 
-@njit(
+@kernel(
     types.Tuple((types.uint64[::1], types.int64[::1], types.int64[::1], types.int64[::1]))(
         BYTES, INDEXES, TABLE_TYPE, types.boolean
     ),
-    nogil=True,
-    cache=True,
 )
 def _scan(data: Any, offsets: Any, table: Any, bounds: bool) -> Any:
     """Hashes of all words, with their bounds where asked for, and the number of words before each text."""

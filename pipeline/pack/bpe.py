@@ -1,21 +1,17 @@
-"""The tokenizer: trained on a sample of the kept documents, or loaded from a tokenizer.json; and batch encoding."""
+"""The tokenizer: trained on a sample of the kept documents, or loaded from a tokenizer.json."""
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from schemas.generation import EndOfText, Tokenizer
 from schemas.manifest import file_digest
 from schemas.recipe import TokenizerOptions
 
-__all__ = ["Encoder", "TokenizerError", "describe_tokenizer", "identity_options", "load_tokenizer", "train_bpe"]
+__all__ = ["TokenizerError", "describe_tokenizer", "identity_options", "load_tokenizer", "train_bpe"]
 
-BATCH_BYTES = 1 << 20  # of text encoded at once: an encoding takes about 100 bytes a token
 BYTES = 256  # tokens of a byte-level alphabet
 
 
@@ -107,46 +103,3 @@ def _candidates(tokenizer: tokenizers.Tokenizer, vocabulary: dict[str, int]) -> 
     special = [added.content for added in tokenizer.get_added_tokens_decoder().values() if added.special]
     named = [token for token in ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]") if token in vocabulary]
     return list(dict.fromkeys(named + special))[:8]
-
-
-class Encoder:
-    """Texts to token ids in batches, end-of-text last.
-
-    On RAYON_NUM_THREADS threads, by default one a core: worker processes, which are one a core, set it to 1.
-    """
-
-    def __init__(self, data: bytes, tokenizer: Tokenizer) -> None:
-        # Said aloud, because the library otherwise turns threads off, with a warning, after a fork.
-        os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        self._tokenizer = load_tokenizer(data, tokenizer.path)
-        self._end = tokenizer.end_of_text.id
-        self.dtype = np.dtype(tokenizer.token_type)
-
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.integer[Any]]]:
-        """Token ids of each text: those of `Tokenizer.encode` without special tokens, then end-of-text."""
-        result: list[NDArray[np.integer[Any]]] = []
-        for batch in _batches(texts):
-            encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-            # One conversion a batch: NumPy's cost of a call is that of some fifty tokens.
-            flat: list[int] = []
-            ends = []
-            for encoding in encodings:
-                flat += encoding.ids
-                flat.append(self._end)
-                ends.append(len(flat))
-            result += np.split(np.array(flat, dtype=self.dtype), ends[:-1])
-        return result
-
-
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of texts of about BATCH_BYTES characters."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        if batch and size + len(text) > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(text)
-        size += len(text)
-    if batch:
-        yield batch

@@ -200,7 +200,7 @@ def check_ledger(faults: Faults, dataset: str, file: FileRef, ledger: int, sourc
     if data is None:
         return None
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.ParquetFile(io.BytesIO(data)).read()
     except pa.ArrowException as error:
         faults.add(file.path, f"not a Parquet file: {error}")
         return None

@@ -52,7 +52,7 @@ class OldRows:
         if group.previous_ledger is None:
             return
         data = storage.read(storage.join(plan.dataset, group.previous_ledger))
-        table = pq.read_table(io.BytesIO(data), columns=["final_hash", "shard", "row"])
+        table = pq.ParquetFile(io.BytesIO(data)).read(columns=["final_hash", "shard", "row"])
         self.shard = pc.fill_null(table["shard"].cast("int64"), -1).to_numpy()
         self.row = pc.fill_null(table["row"].cast("int64"), -1).to_numpy()
         self._hashes = fixed_rows(table["final_hash"], 16)

@@ -37,7 +37,7 @@ def part_batches(part: PackPart, columns: Sequence[str]) -> Iterator[tuple[int, 
         raise DatasetError(f"{part.uri}: {first} rows, its receipt says {part.rows}")
 
 
-def texts_of(batch: pa.RecordBatch, rows: NDArray[np.bool_], uri: str) -> list[str]:
+def texts_of(batch: pa.RecordBatch, rows: NDArray[np.bool_], uri: str) -> pa.LargeStringArray:
     """The final texts of some rows of a batch: as extracted, with their edits applied.
 
     Raises DatasetError where a text is missing, or not as long as its part says it is.
@@ -49,7 +49,7 @@ def texts_of(batch: pa.RecordBatch, rows: NDArray[np.bool_], uri: str) -> list[s
     texts = apply_edits(stored, edits)
     if not pc.binary_length(texts).cast("int64").equals(batch["num_bytes"].filter(mask)):
         raise DatasetError(f"{uri}: a text with its edits has another length than measured: delete this part")
-    return texts.to_pylist()  # type: ignore[no-any-return]
+    return texts
 
 
 def order_keys(doc_ids: Sequence[bytes], seed: int) -> NDArray[np.uint64]:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.pack.bpe import Encoder
 from pipeline.pack.copies import OldRows, OldShards, take_tokens
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts, texts_of
+from pipeline.pack.encoder import Encoder
 from pipeline.pack.files import arrow_bytes, load_receipt, save_receipt
 from pipeline.pack.plan import PackGroup, Plan
 from pipeline.pack.shards import Documents, Places, tags_of, write_shards

@@ -44,7 +44,7 @@ class Previous:
         tables = []
         for ledger in range(len(self.manifest.groups)):
             data = storage.read(storage.join(self.dataset, self.ledger_path(ledger)))
-            table = pq.read_table(io.BytesIO(data), columns=["doc_id", "split"])
+            table = pq.ParquetFile(io.BytesIO(data)).read(columns=["doc_id", "split"])
             tables.append(table.filter(pc.is_valid(table["split"])))
         return pa.concat_tables(tables)
 

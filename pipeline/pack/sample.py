@@ -35,7 +35,7 @@ class Sample:
         """The final texts, a batch of a part in memory at a time."""
         for part, rows in zip(self.parts, self.rows, strict=True):
             for first, batch in part_batches(part, ["text", "edits", "num_bytes"]):
-                yield from texts_of(batch, rows[first : first + batch.num_rows], part.uri)
+                yield from texts_of(batch, rows[first : first + batch.num_rows], part.uri).to_pylist()
 
 
 def choose_sample(parts: Sequence[PackPart], seed: int, sample_bytes: int) -> Sample:

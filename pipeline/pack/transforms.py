@@ -12,9 +12,9 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
-from pipeline.pack.bpe import Encoder
 from pipeline.pack.copies import OldShards
 from pipeline.pack.encode import encode_group
+from pipeline.pack.encoder import Encoder
 from pipeline.pack.index import index_digits, index_kind, old_index_rows, partition, write_index
 from pipeline.pack.ledger import write_ledger
 from pipeline.pack.numbers import number_shards, shards_in_use

@@ -21,10 +21,11 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from pipeline.runtime.cores import cores
 from pipeline.runtime.jobs import RecordedPipeline
 from schemas import storage
 
-__all__ = ["cores", "flink_job_server_jar", "runner"]
+__all__ = ["flink_job_server_jar", "runner"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # Worker processes take some seconds to start, which a job of less than this does not earn back.
@@ -80,11 +81,6 @@ def runner(
 def flink_job_server_jar() -> Path:
     """Where `make tools` puts the jar that starts Flink in one Java process; GRISTMILL_FLINK_JAR names another."""
     return Path(os.environ.get("GRISTMILL_FLINK_JAR") or ROOT / ".cache" / "flink" / "job-server.jar")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Parser(_BeamArgumentParser):

@@ -2,13 +2,18 @@
 
 import logging
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 
-__all__ = ["import_beam", "quiet_beam", "quiet_worker"]
+__all__ = ["import_beam", "quiet_beam", "quiet_worker", "without_pandas"]
 
 # These repeat, with a page of context each, what the exception of a failed job says anyway.
 ECHOES = ("apache_beam.runners", "apache_beam.utils.subprocess_server")
 # Dataflow tells here where its job can be watched.
 HEARD = "apache_beam.runners.dataflow"
+# What Beam imports where it is there, and does without where it is not.
+NOT_NEEDED = ("pandas", "pymongo")
+GOOGLE = ("google.cloud", "google.auth", "google.api_core")
 
 
 def quiet_beam() -> None:
@@ -21,15 +26,33 @@ def quiet_beam() -> None:
     logging.getLogger("apache_beam.io.mongodbio").setLevel(logging.ERROR)
 
 
-def import_beam() -> None:
-    """Import Beam without what only its other users need: a second less for each command and worker that starts."""
-    absent = [name for name in ("pandas", "pymongo") if name not in sys.modules]
+def import_beam(beam_options: Sequence[str] = ()) -> None:
+    """Import Beam without what only its other users need: a second less for each command and worker that starts.
+
+    Google's clients stay out too, unless an option speaks of Google's services: storage is our own affair.
+    """
+    google = any("dataflow" in option.lower() or "gs://" in option for option in beam_options)
+    names = NOT_NEEDED if google else (*NOT_NEEDED, *GOOGLE)
+    absent = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     try:
         import apache_beam  # noqa: F401
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+class _NoPandas(MetaPathFinder):
+    """Where an import of pandas ends. Not None in `sys.modules`, which Arrow takes for pandas."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not used here", name=name)
+
+
+def without_pandas() -> None:
+    """For a process that is all ours: Arrow imports pandas, where it is there, to ask whether a list is one of its."""
+    sys.meta_path.insert(0, _NoPandas())
 
 
 def quiet_worker() -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
+from pipeline.kernels import kernel, types
 from pipeline.measure.words import mix64
 from schemas.recipe import Near
 
@@ -56,7 +56,7 @@ def choose_bands(near: Near, num_hashes: int, threshold: float) -> Bands:
     return best
 
 
-@njit(types.uint64[:, ::1](SIGNATURES, types.int64, types.int64), nogil=True, cache=True)
+@kernel(types.uint64[:, ::1](SIGNATURES, types.int64, types.int64))
 def _band_hashes(signatures: Any, bands: int, rows: int) -> Any:
     hashes = np.empty((bands, signatures.shape[0]), np.uint64)
     for document in range(signatures.shape[0]):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit, types
 
+from pipeline.kernels import kernel, njit, types
 from pipeline.measure.shingles import INT64, UINT32
 
 from .rows import EDGE_ROW
@@ -73,12 +73,10 @@ def _add(pairs: Any, similarities: Any, n: int, x: int, y: int, similarity: floa
     return pairs, similarities
 
 
-@njit(
+@kernel(
     types.Tuple((types.int64[:, ::1], types.float64[::1]))(
         UINT32, INT64, INT64, types.boolean, types.float64, types.float64, types.int64
     ),
-    nogil=True,
-    cache=True,
 )
 def _verify(data: Any, firsts: Any, buckets: Any, sorted_sets: bool, floor: float, join: float, pair_limit: int) -> Any:
     """Pairs at or above `floor` of buckets of consecutive documents; a star's member is done with at `join`."""
@@ -175,7 +173,7 @@ def _huge_bucket(
     yield _rows(members, *_verify(data, firsts, whole, sketches.sorted_sets, floor, join, pair_limit))
 
 
-@njit(types.float64[::1](UINT32, INT64, types.boolean), nogil=True, cache=True)
+@kernel(types.float64[::1](UINT32, INT64, types.boolean))
 def _star(data: Any, firsts: Any, sorted_sets: bool) -> Any:
     """Similarity of each document but the first to the first."""
     similarities = np.empty(firsts.size - 2)

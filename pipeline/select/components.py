@@ -7,7 +7,8 @@ so that a memory-mapped file does as well as memory.
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+
+from pipeline.kernels import kernel, njit, types
 
 __all__ = ["adjacency", "best_members", "chains", "component_sizes", "components", "smallest_ids"]
 
@@ -28,7 +29,7 @@ def _find(root: Any, node: int) -> int:
     return node
 
 
-@njit(types.void(I64, I64, I64, F64, types.float64), nogil=True, cache=True)
+@kernel(types.void(I64, I64, I64, F64, types.float64))
 def components(root: Any, left: Any, right: Any, similarity: Any, at: float) -> None:
     """Fill `root` with the smallest node of each node's component, joined by edges of at least that similarity."""
     for node in range(root.size):
@@ -54,7 +55,7 @@ def _id_before(ids: Any, a: int, b: int) -> bool:
     return a < b
 
 
-@njit(types.void(I64, I64, KEYS, U64, BOOL), nogil=True, cache=True)
+@kernel(types.void(I64, I64, KEYS, U64, BOOL))
 def best_members(best: Any, root: Any, keys: Any, ids: Any, eligible: Any) -> None:
     """best[r] = the eligible node of the component of root r that comes first by keys, doc_id, address; -1: none."""
     best[:] = -1
@@ -74,7 +75,7 @@ def best_members(best: Any, root: Any, keys: Any, ids: Any, eligible: Any) -> No
             best[root[node]] = node
 
 
-@njit(types.void(I64, I64, U64), nogil=True, cache=True)
+@kernel(types.void(I64, I64, U64))
 def smallest_ids(smallest: Any, root: Any, ids: Any) -> None:
     """smallest[r] = the node with the smallest doc_id of the component of root r."""
     smallest[:] = -1
@@ -84,7 +85,7 @@ def smallest_ids(smallest: Any, root: Any, ids: Any) -> None:
             smallest[root[node]] = node
 
 
-@njit(types.void(I64, I64), nogil=True, cache=True)
+@kernel(types.void(I64, I64))
 def component_sizes(sizes: Any, root: Any) -> None:
     """sizes[r] = nodes of the component of root r."""
     sizes[:] = 0
@@ -92,7 +93,7 @@ def component_sizes(sizes: Any, root: Any) -> None:
         sizes[root[node]] += 1
 
 
-@njit(types.void(I64, I64, F64, I64, I64, F64, types.float64), nogil=True, cache=True)
+@kernel(types.void(I64, I64, F64, I64, I64, F64, types.float64))
 def adjacency(firsts: Any, neighbours: Any, closeness: Any, left: Any, right: Any, similarity: Any, at: float) -> None:
     """Each node's neighbours by edges of at least that similarity: neighbours[firsts[n]:firsts[n + 1]]."""
     firsts[:] = 0
@@ -116,7 +117,7 @@ def adjacency(firsts: Any, neighbours: Any, closeness: Any, left: Any, right: An
     firsts[firsts.size - 1] = total
 
 
-@njit(types.int64(I64, I64, F64, I64, I64, I64, F64, U64), nogil=True, cache=True)
+@kernel(types.int64(I64, I64, F64, I64, I64, I64, F64, U64))
 def chains(best: Any, twin: Any, value: Any, hops: Any, firsts: Any, neighbours: Any, closeness: Any, ids: Any) -> int:
     """Shortest chains from the best members: each other node's neighbour one hop nearer to its own (twin; -1: none).
 

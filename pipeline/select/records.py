@@ -11,8 +11,8 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import xxhash
-from numba import njit, types
 
+from pipeline.kernels import kernel, types
 from pipeline.measure.words import mix64
 from schemas.arrow import HASH
 
@@ -35,7 +35,7 @@ IDENTITIES = pa.schema(
 HALVES = types.Array(types.uint64, 2, "C", readonly=True)
 
 
-@njit(types.uint64[:, ::1](HALVES, HALVES, types.uint64, types.uint64), nogil=True, cache=True)
+@kernel(types.uint64[:, ::1](HALVES, HALVES, types.uint64, types.uint64))
 def _record_keys(ids: Any, texts: Any, high: Any, low: Any) -> Any:
     """128 bits of (source, doc_id, text); for one source and doc_id a bijection of the text's hash."""
     keys = np.empty(ids.shape, np.uint64)

@@ -93,13 +93,17 @@ def read_texts(data: Path) -> list[str]:
 
 
 def ours(folder: Path) -> Callable[[list[str]], Any]:
-    """`pipeline.pack.bpe.Encoder`, up to the arrays that go into shards, end-of-text included."""
-    from pipeline.pack.bpe import Encoder, describe_tokenizer
+    """`pipeline.pack.encoder.Encoder`, from a column to the arrays that go into shards, end-of-text included."""
+    import pyarrow as pa
+
+    from pipeline.pack.bpe import describe_tokenizer
+    from pipeline.pack.encoder import Encoder
     from schemas.recipe import TokenizerOptions
 
     data = (folder / "tokenizer.json").read_bytes()
     encoder = Encoder(data, describe_tokenizer(data, "tokenizer.json", "tokenizer.json", TokenizerOptions()))
-    return encoder.encode
+    assert encoder.compiled
+    return lambda texts: encoder.encode(pa.array(texts, pa.large_string()))
 
 
 def encode_batch_fast(folder: Path) -> Callable[[list[str]], Ids]:

@@ -1,9 +1,10 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.measure.language import LanguageModel
+from pipeline.measure.language import LanguageModel, asset_path
 from tests.measure.measuring import CHINESE, RUSSIAN, column, drops, measured
 
 SHARED = Path(__file__).parents[2].parent / "shared/data/langid/langid_shared.jsonl"
@@ -51,3 +52,12 @@ def test_labelled_lines_are_recognised():
     labels, _ = LanguageModel("builtin:lid.176.ftz").predict(column(*(row["text"] for row in rows)))
     right = sum(label == row["lang"] for label, row in zip(labels.to_pylist(), rows, strict=True))
     assert right / len(rows) > 0.9
+
+
+def test_a_model_is_read_once_a_process_and_again_when_its_file_changes(tmp_path):
+    copy = tmp_path / "model.ftz"
+    copy.write_bytes(asset_path("builtin:lid.176.ftz").read_bytes())
+    first = LanguageModel(str(copy))
+    assert LanguageModel(str(copy))._model is first._model
+    os.utime(copy, ns=(1, 1))
+    assert LanguageModel(str(copy))._model is not first._model

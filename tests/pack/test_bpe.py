@@ -1,20 +1,15 @@
-"""The tokenizer: training, loading, and ids equal to those of the tokenizers library."""
+"""The tokenizer: training, loading, and what of its file counts."""
 
 import json
 import random
-from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import tokenizers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pipeline.pack.bpe import Encoder, TokenizerError, describe_tokenizer, load_tokenizer, train_bpe
+from pipeline.pack.bpe import TokenizerError, describe_tokenizer, load_tokenizer, train_bpe
+from pipeline.pack.encoder import Encoder
 from schemas.recipe import TokenizerOptions
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-GPT2 = SHARED / "models" / "gpt2" / "tokenizer.json"
-needs_gpt2 = pytest.mark.skipif(not GPT2.exists(), reason="GPT-2's tokenizer.json is not beside the checkout")
 
 TEXTS = [
     "the cat sat on the mat",
@@ -35,10 +30,7 @@ def encoder(data, **fields):
 
 
 def encode(data, texts, **fields):
-    return [ids.tolist() for ids in encoder(data, **fields).encode(texts)]
-
-
-TRAINED = train_bpe(TEXTS, options())
+    return [ids.tolist() for ids in encoder(data, **fields).encode(pa.array(texts, pa.large_string()))]
 
 
 def test_special_tokens_come_first_then_the_bytes_then_merges():
@@ -117,7 +109,7 @@ def test_a_vocabulary_above_65536_takes_four_bytes():
         data = tokenizers.Tokenizer(model).to_str().encode()
         described = describe_tokenizer(data, "t.json", "t.json", options())
         assert (described.vocab_size, described.token_type) == (size, kind)
-        assert Encoder(data, described).encode(["w7"])[0].dtype == kind
+        assert Encoder(data, described).encode(pa.array(["w7"], pa.large_string()))[0].dtype == kind
 
 
 def test_the_size_of_a_vocabulary_with_gaps_is_one_above_the_highest_id():
@@ -144,35 +136,3 @@ def test_a_missing_end_of_text_names_what_it_might_be():
         TokenizerError, match=r"no token '<\|endoftext\|>' .* set tokenizer.end_of_text to '</s>' or '<pad>'"
     ):
         describe_tokenizer(data, "t.json", "t.json", options())
-
-
-@given(st.lists(st.text(max_size=40), max_size=20))
-@settings(max_examples=50, deadline=None)
-def test_batches_give_the_ids_of_single_texts(texts):
-    single = load_tokenizer(TRAINED, "t")
-    assert encode(TRAINED, texts) == [[*single.encode(text, add_special_tokens=False).ids, 0] for text in texts]
-
-
-def test_many_batches_are_put_together_in_order(monkeypatch):
-    data = train_bpe(TEXTS, options())
-    whole = encode(data, TEXTS)
-    monkeypatch.setattr("pipeline.pack.bpe.BATCH_BYTES", 10)
-    assert encode(data, TEXTS) == whole
-
-
-@needs_gpt2
-def test_gpt2_gives_the_expected_ids():
-    lines = (SHARED / "models" / "gpt2" / "expected_ids.jsonl").read_text(encoding="utf-8").splitlines()
-    cases = [json.loads(line) for line in lines]
-    assert len(cases) == 295
-    ids = encode(GPT2.read_bytes(), [case["text"] for case in cases])
-    assert ids == [[*case["ids"], 50_256] for case in cases]
-
-
-@needs_gpt2
-def test_gpt2_gives_the_published_token_counts():
-    counts = json.loads((SHARED / "models" / "gpt2" / "token_counts.json").read_text())
-    assert counts["tinyshakespeare.txt"] == 338_025
-    texts = [(SHARED / "text" / name).read_bytes().decode() for name in counts]
-    ids = encoder(GPT2.read_bytes()).encode(texts)
-    assert {name: len(each) - 1 for name, each in zip(counts, ids, strict=True)} == counts

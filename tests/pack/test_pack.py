@@ -14,7 +14,8 @@ from apache_beam.typehints import typehints
 
 from pipeline.ingest.records import ConservationError
 from pipeline.pack import encode, ledger, transforms
-from pipeline.pack.bpe import Encoder, TokenizerError
+from pipeline.pack.bpe import TokenizerError
+from pipeline.pack.encoder import Encoder
 from pipeline.pack.previous import load_previous
 from pipeline.pack.verify import verify
 from pipeline.runtime.options import runner

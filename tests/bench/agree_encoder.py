@@ -1,0 +1,106 @@
+"""Whether our encoder gives the ids of the tokenizers library: all code points in contexts, all texts of a data folder.
+
+    python -m tests.bench.agree_encoder ../shared/data [TOKENIZER_JSON ...]
+
+Without a file: GPT-2's vocabulary, cut by each pattern that is known, and with merges ignored as Llama 3 has it.
+Exit 1 where ids differ. Takes minutes, which is the library's speed.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+from pipeline.pack.bpe import describe_tokenizer, load_tokenizer
+from pipeline.pack.encoder import Encoder
+from pipeline.pack.pretokens import PATTERNS
+from schemas.recipe import TokenizerOptions
+from tests.bench.read_everything import read_file
+
+CONTEXTS = ("{0}", "a{0}b", " {0}", "1{0}2 ", "'{0}", "  {0}{0}\n", "'s{0}\r\n{0}")
+BATCH = 2 << 20  # characters
+
+
+def main() -> int:
+    """Compare every tokenizer over all texts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("tokenizers", type=Path, nargs="*")
+    options = parser.parse_args()
+    given = {path.name: path.read_bytes() for path in options.tokenizers}
+    tokenizers = given or variants((options.data / "models" / "gpt2" / "tokenizer.json").read_bytes())
+    different = 0
+    for name, data in tokenizers.items():
+        described = describe_tokenizer(data, name, name, TokenizerOptions())
+        encoder, library = Encoder(data, described), load_tokenizer(data, name)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        texts = tokens = wrong = 0
+        for batch in batches(options.data):
+            ours = encoder.encode(pa.array(batch, pa.large_string()))
+            for text, ids, theirs in zip(
+                batch, ours, library.encode_batch_fast(batch, add_special_tokens=False), strict=True
+            ):
+                texts, tokens = texts + 1, tokens + len(ids) - 1
+                if ids[:-1].tolist() != theirs.ids:
+                    wrong += 1
+                    print(f"DIFFERENT: {name}: {text[:80]!r}")
+        print(f"{name}: compiled {encoder.compiled}, {texts:,} texts, {tokens:,} tokens, {wrong} different", flush=True)
+        different += wrong
+    return int(different > 0)
+
+
+def variants(data: bytes) -> dict[str, bytes]:
+    """GPT-2's vocabulary behind each known pattern."""
+    result = {"gpt2": data}
+    for number, pattern in enumerate(PATTERNS):
+        tokenizer = Tokenizer.from_str(data.decode())
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
+        spec = json.loads(tokenizer.to_str())
+        spec["model"]["ignore_merges"] = number == 1
+        result[f"pattern {number}"] = json.dumps(spec).encode()
+    return result
+
+
+def batches(data: Path) -> Iterator[list[str]]:
+    """Texts of the folder by about BATCH characters."""
+    batch: list[str] = []
+    for text in [*code_points(), *texts_of(data)]:
+        batch.append(text)
+        if sum(map(len, batch[-200:])) > BATCH or len(batch) >= 200:
+            yield batch
+            batch = []
+    yield batch
+
+
+def code_points() -> Iterator[str]:
+    """Every code point in each context, a thousand to a text."""
+    points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    for context in CONTEXTS:
+        for first in range(0, len(points), 1000):
+            yield "".join(context.format(chr(point)) for point in points[first : first + 1000])
+
+
+def texts_of(data: Path) -> Iterator[str]:
+    """Every plain and JSON Lines text of the folder, and the bodies of its crawls as they are, markup and all."""
+    for path in sorted(data.rglob("*")):
+        if path.suffix == ".txt":
+            yield path.read_text(encoding="utf-8", errors="replace")
+        elif path.name.endswith((".jsonl", ".jsonl.gz")):
+            with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+                yield from lines
+    for path in sorted((data / "warc" / "crawl").glob("*.gz")):
+        if ".warc" in path.name:
+            for record in read_file(path)[0]:
+                yield record.text or (record.body or b"").decode("utf-8", "replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
