@@ -29,6 +29,11 @@ OPENED = [
     f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
     for package in ("lang", "util", "nio", "util.concurrent", "lang.reflect", "text", "time", "net")
 ]
+JAVA = [
+    "-XX:MaxDirectMemorySize=400m",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+]
 # A TaskManager does not start without every one of these, unless Flink's own shell scripts work them out.
 TASKMANAGER = {
     "taskmanager.numberOfTaskSlots": "1",
@@ -60,7 +65,9 @@ restart-strategy.fixed-delay.attempts: 5
 restart-strategy.fixed-delay.delay: 1s
 heartbeat.interval: 2000
 heartbeat.timeout: 10000
+classloader.resolve-order: parent-first
 """
+# The last line: a job brings the jars that lie on the class path already; classes out of both do not fit together.
 
 
 class Cluster:
@@ -102,10 +109,8 @@ class Cluster:
             f"--flink-master=127.0.0.1:{ports['rest']}", "--job-host=127.0.0.1", f"--job-port={ports['job']}",
             "--artifact-port=0", "--expansion-port=0", f"--artifacts-dir={self.state / 'artifacts'}",
         )  # fmt: skip
-        pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={ports['pool']}"]
-        # The pool starts its workers as `python`, and says nothing if that is another one.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self._spawn("pool", pool, {"PATH": path, "PYTHONPATH": str(ROOT)})
+        pool = [sys.executable, "-m", "pipeline.runtime.pool", f"--port={ports['pool']}"]
+        self._spawn("pool", pool, {"PYTHONPATH": str(ROOT)})
         self._wait("jobserver", lambda: _listens(ports["job"]))
         self._wait("pool", lambda: _listens(ports["pool"]))
         self._wait("taskmanager", lambda: self.overview().get("slots-total", 0) >= taskmanagers)
@@ -143,7 +148,8 @@ class Cluster:
 
     def kill_worker(self) -> int:
         """`kill -9` the newest Python worker; returns its process id. Its job is restarted."""
-        workers = _children(self._data["processes"]["pool"]["pid"])
+        # Its first child listens.
+        workers = _children(self._data["processes"]["pool"]["pid"])[1:]
         if not workers:
             raise RuntimeError("no Python worker runs: they start with a job")
         os.kill(workers[-1], signal.SIGKILL)
@@ -177,7 +183,7 @@ class Cluster:
         shutil.rmtree(self.state / "artifacts", ignore_errors=True)
 
     def _java(self, name: str, memory: str, *arguments: str) -> None:
-        command = ["java", memory, *OPENED, "-XX:MaxDirectMemorySize=400m", "-cp", str(JARS / "*"), *arguments]
+        command = ["java", memory, *OPENED, *JAVA, "-cp", str(JARS / "*"), *arguments]
         self._spawn(name, command, {"FLINK_CONF_DIR": str(self.state / "conf")})
 
     def _spawn(self, name: str, command: list[str], environment: dict[str, str]) -> None:
