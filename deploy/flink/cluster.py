@@ -146,10 +146,14 @@ class Cluster:
         self._save()
         return names[0]
 
+    def workers(self) -> list[int]:
+        """Process ids of the Python workers, the oldest first."""
+        # The pool's first child listens.
+        return _children(self._data["processes"]["pool"]["pid"])[1:]
+
     def kill_worker(self) -> int:
         """`kill -9` the newest Python worker; returns its process id. Its job is restarted."""
-        # Its first child listens.
-        workers = _children(self._data["processes"]["pool"]["pid"])[1:]
+        workers = self.workers()
         if not workers:
             raise RuntimeError("no Python worker runs: they start with a job")
         os.kill(workers[-1], signal.SIGKILL)
@@ -161,8 +165,20 @@ class Cluster:
 
     def overview(self) -> dict:
         """The JobManager's summary: slots, TaskManagers, jobs; empty while it does not answer."""
+        return self._ask("overview")
+
+    def failures(self) -> dict[str, int]:
+        """How often each job failed so far and was restarted, by its id, the oldest job first."""
+        jobs = sorted(self._ask("jobs/overview").get("jobs", []), key=lambda job: job["start-time"])
+        return {
+            job["jid"]: len(self._ask(f"jobs/{job['jid']}/exceptions").get("exceptionHistory", {}).get("entries", []))
+            for job in jobs
+        }
+
+    def _ask(self, path: str) -> dict:
+        """The JobManager's answer to a question over HTTP."""
         with contextlib.suppress(OSError, ValueError):
-            url = f"http://127.0.0.1:{self._data['ports']['rest']}/overview"
+            url = f"http://127.0.0.1:{self._data['ports']['rest']}/{path}"
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
                 return json.load(answer)
         return {}
