@@ -31,6 +31,7 @@ OPENED = [
 ]
 JAVA = [
     "-XX:MaxDirectMemorySize=400m",
+    "-XX:+ExitOnOutOfMemoryError",  # A job whose TaskManager has lost a thread to it would never end.
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 ]
