@@ -48,7 +48,7 @@ MEMORY_BYTES = 4 << 30
 ROUND_SHARE = 8
 # On Flink, Beam takes what a stage sends to a shuffle only when its bundle, all that a slot has of it, has ended: until
 # then it lies on the heap, and the 101st message of about 10 MB is waited for forever (measured: 1.1 GB a slot).
-BUNDLE_BYTES = 128 << 20
+SLOT_BYTES = 256 << 20
 
 # So few rows are decided here before local worker processes have started (1 M rows: 12 s of CPU; a process: 5 s).
 IN_PROCESS_ROWS = 500_000
@@ -103,7 +103,7 @@ def select(
     if local and plan.rows <= IN_PROCESS_ROWS:
         new_pipeline = _local_pipeline
     if plan.rows:
-        _run(plan, [part.number for part in parts], new_pipeline, local)
+        _run(plan, [part.number for part in parts], new_pipeline)
     else:
         nothing = add_up([], recipe.rules)
         storage.write(plan.uri("decision.json"), json.dumps(nothing.to_dict(), sort_keys=True, indent=1).encode())
@@ -119,7 +119,7 @@ def _round_bytes(pipeline: beam.Pipeline, memory_bytes: int) -> int | None:
         return memory_bytes // ROUND_SHARE
     if type(pipeline.runner).__name__ == "DataflowRunner":
         return None
-    return BUNDLE_BYTES * max(1, pipeline.options.view_as(FlinkRunnerOptions).parallelism)
+    return SLOT_BYTES * max(1, pipeline.options.view_as(FlinkRunnerOptions).parallelism)
 
 
 def plan_decision(
@@ -152,11 +152,11 @@ def plan_decision(
     return decision
 
 
-def _run(decision: Decision, numbers: list[int], new_pipeline: Callable[[], beam.Pipeline], local: bool = True) -> None:
-    """All steps in one pipeline; a local one whose shuffles cannot be held at once goes round by round."""
+def _run(decision: Decision, numbers: list[int], new_pipeline: Callable[[], beam.Pipeline]) -> None:
+    """All steps in one pipeline where its shuffles may be held at once, else round by round."""
     bands = decision.bands.bands if decision.bands else 0
     shuffled = decision.rows * (3 * EQUAL_ROW.itemsize + bands * BUCKET_ROW.itemsize)
-    if not local or decision.round_bytes is None or shuffled <= decision.round_bytes:
+    if decision.round_bytes is None or shuffled <= decision.round_bytes:
         with new_pipeline() as pipeline:
             _decide(pipeline, decision, numbers)
     else:
@@ -168,11 +168,7 @@ def _decide(pipeline: beam.Pipeline, decision: Decision, numbers: list[int]) -> 
     parts = pipeline | "Parts" >> SpreadParts(numbers)
     for label, step in itertools.chain.from_iterable(_rounds(decision)):
         parts = parts | label >> step
-    edges: list[beam.PCollection[str]] = []
-    for n, units in enumerate(decision.band_rounds()):
-        # Side by side, all rounds would be on the heap at once.
-        turn = parts | f"Await{n}" >> Await(edges[-1]) if edges else parts
-        edges.append(turn | f"FindEdges{n}" >> FindEdges(decision, units))
+    edges = [parts | f"FindEdges{n}" >> FindEdges(decision, units) for n, units in enumerate(decision.band_rounds())]
     _ = (parts, *edges) | "Conclude" >> Conclude(decision)
 
 
@@ -209,22 +205,6 @@ def _rounds(decision: Decision) -> list[list[Step]]:
         for number, units in enumerate(decision.band_rounds()):
             groups.append([(f"WriteShingleSets{number}", WriteShingleSets(decision, number, units))])
     return groups
-
-
-class Await(beam.PTransform):
-    """The same part numbers, in bundles of their own, when all of `done` is there."""
-
-    def __init__(self, done: beam.PCollection[str]) -> None:
-        super().__init__()
-        self._done = done
-
-    def expand(self, parts: beam.PCollection[int]) -> beam.PCollection[int]:
-        waited = parts | "Wait" >> beam.Map(_first, beam.pvalue.AsList(self._done)).with_output_types(int)
-        return waited | "Spread" >> beam.Reshuffle()
-
-
-def _first(part: int, done: list[str]) -> int:
-    return part
 
 
 class Conclude(beam.PTransform):

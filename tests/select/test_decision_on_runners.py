@@ -1,12 +1,11 @@
 """The same decision, byte for byte, wherever its pipeline runs and its parts lie."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.runtime.options import runner
-from pipeline.select.select import _run, decision_digest, select
+from pipeline.select.select import decision_digest, select
 from schemas import storage
 from tests.select.made_parts import make_recipe, write_part
 from tests.select.test_select import corpus
@@ -36,20 +35,6 @@ def decide(parts, work, new_pipeline=None, recipe=RECIPE):
     return select(parts, recipe, str(work), decision_digest(parts, recipe), new_pipeline)
 
 
-def test_rounds_in_one_pipeline(tmp_path, expected, monkeypatch):
-    """As on Flink, where what a stage sends must fit on the heap."""
-    rounds = []
-
-    def run(plan, numbers, new_pipeline, local):
-        small = replace(plan, round_bytes=20_000, partition_bytes=5_000)
-        rounds.append(len(small.band_rounds()))
-        _run(small, numbers, new_pipeline, local=False)
-
-    monkeypatch.setattr("pipeline.select.select._run", run)
-    assert decide(three_parts(tmp_path), tmp_path) == expected
-    assert rounds[0] > 2
-
-
 @pytest.mark.slow
 def test_two_processes(tmp_path, expected, monkeypatch):
     monkeypatch.setattr("pipeline.select.select.IN_PROCESS_ROWS", 0)
@@ -66,10 +51,8 @@ def test_prism(tmp_path, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bundle_bytes", [128 << 20, 10_000])
-def test_flink_in_one_java_process(tmp_path, expected, monkeypatch, bundle_bytes):
+def test_flink_in_one_java_process(tmp_path, expected):
     flink_jar()
-    monkeypatch.setattr("pipeline.select.select.BUNDLE_BYTES", bundle_bytes)
     parts = three_parts(tmp_path)
     assert decide(parts, tmp_path, runner(["--runner=FlinkRunner"], workers=2)) == expected
 
