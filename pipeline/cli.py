@@ -137,6 +137,7 @@ def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False
     from pipeline.curate import Job
     from pipeline.runtime.jobs import cancel_recorded_job
     from pipeline.runtime.options import runner
+    from pipeline.runtime.sweep import swept_work
     from schemas import storage
     from schemas.lock import writer_lock
     from schemas.recipe import RecipeError, load_recipe
@@ -152,6 +153,8 @@ def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False
             stack.enter_context(writer_lock(output))
             if cancelled := cancel_recorded_job(work):
                 print(cancelled, file=sys.stderr)
+        else:
+            stack.enter_context(swept_work(work, output, dry=True))
         new_pipeline = runner(beam_options, workers=options.workers, work=work)
         yield Job(recipe, output, work, new_pipeline, options.memory, stream, progress)
 

@@ -22,6 +22,7 @@ from pipeline.pack.pack import pack
 from pipeline.pack.previous import Previous, load_previous
 from pipeline.pack.tokenizer import check_tokenizer
 from pipeline.runtime.progress import ProgressLine
+from pipeline.runtime.sweep import swept_work
 from pipeline.same import check_same_dataset, up_to_date
 from pipeline.select.order import check_preferences
 from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, select, verdict_uri
@@ -96,17 +97,19 @@ class Decided:
 def curate(job: Job) -> Manifest:
     """Make the dataset, or bring it up to date with its recipe; returns the generation that is now newest.
 
+    Hold `driver_lock(job.output)`: what a killed driver left half-written is removed.
     Raises ValueError when the output holds a dataset of another recipe, StorageError when a store fails, and
     ConservationError when a record is not accounted for; whatever it raises, the dataset is as it was.
     """
     planned = plan(job)
-    ingest(job, planned)
-    measured = load_measured(job, planned)
-    if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, _code(job)):
-        job.say(f"{job.output} is up to date: generation {planned.previous.manifest.generation}")
-        return planned.previous.manifest
-    decided = decide(job, measured, planned.previous)
-    return write(job, measured, decided, planned.previous)
+    with swept_work(job.work, job.output):
+        ingest(job, planned)
+        measured = load_measured(job, planned)
+        if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, _code(job)):
+            job.say(f"{job.output} is up to date: generation {planned.previous.manifest.generation}")
+            return planned.previous.manifest
+        decided = decide(job, measured, planned.previous)
+        return write(job, measured, decided, planned.previous)
 
 
 def plan(job: Job) -> Planned:

@@ -49,14 +49,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(command: list[str], port: int, log: Path, environment: dict[str, str] | None = None) -> Iterator[None]:
-    """Run a server until the block ends; fails with its log when it does not listen within 20 s."""
+def serve(
+    command: list[str], port: int, log: Path, environment: dict[str, str] | None = None, seconds: int = 20
+) -> Iterator[int]:
+    """Run a server until the block ends; yields its process id, fails with its log when it does not listen in time."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
         )
     try:
-        for _ in range(200):
+        for _ in range(10 * seconds):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
@@ -67,7 +69,7 @@ def serve(command: list[str], port: int, log: Path, environment: dict[str, str] 
             process.kill()
         if process.poll() is not None:
             pytest.fail(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}", pytrace=False)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         try:

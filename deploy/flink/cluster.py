@@ -29,6 +29,12 @@ OPENED = [
     f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
     for package in ("lang", "util", "nio", "util.concurrent", "lang.reflect", "text", "time", "net")
 ]
+JAVA = [
+    "-XX:MaxDirectMemorySize=400m",
+    "-XX:+ExitOnOutOfMemoryError",  # A job whose TaskManager has lost a thread to it would never end.
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+]
 # A TaskManager does not start without every one of these, unless Flink's own shell scripts work them out.
 TASKMANAGER = {
     "taskmanager.numberOfTaskSlots": "1",
@@ -60,7 +66,9 @@ restart-strategy.fixed-delay.attempts: 5
 restart-strategy.fixed-delay.delay: 1s
 heartbeat.interval: 2000
 heartbeat.timeout: 10000
+classloader.resolve-order: parent-first
 """
+# The last line: a job brings the jars that lie on the class path already; classes out of both do not fit together.
 
 
 class Cluster:
@@ -102,10 +110,8 @@ class Cluster:
             f"--flink-master=127.0.0.1:{ports['rest']}", "--job-host=127.0.0.1", f"--job-port={ports['job']}",
             "--artifact-port=0", "--expansion-port=0", f"--artifacts-dir={self.state / 'artifacts'}",
         )  # fmt: skip
-        pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={ports['pool']}"]
-        # The pool starts its workers as `python`, and says nothing if that is another one.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self._spawn("pool", pool, {"PATH": path, "PYTHONPATH": str(ROOT)})
+        pool = [sys.executable, "-m", "pipeline.runtime.pool", f"--port={ports['pool']}"]
+        self._spawn("pool", pool, {"PYTHONPATH": str(ROOT)})
         self._wait("jobserver", lambda: _listens(ports["job"]))
         self._wait("pool", lambda: _listens(ports["pool"]))
         self._wait("taskmanager", lambda: self.overview().get("slots-total", 0) >= taskmanagers)
@@ -141,9 +147,14 @@ class Cluster:
         self._save()
         return names[0]
 
+    def workers(self) -> list[int]:
+        """Process ids of the Python workers, the oldest first."""
+        # The pool's first child listens.
+        return _children(self._data["processes"]["pool"]["pid"])[1:]
+
     def kill_worker(self) -> int:
         """`kill -9` the newest Python worker; returns its process id. Its job is restarted."""
-        workers = _children(self._data["processes"]["pool"]["pid"])
+        workers = self.workers()
         if not workers:
             raise RuntimeError("no Python worker runs: they start with a job")
         os.kill(workers[-1], signal.SIGKILL)
@@ -155,8 +166,20 @@ class Cluster:
 
     def overview(self) -> dict:
         """The JobManager's summary: slots, TaskManagers, jobs; empty while it does not answer."""
+        return self._ask("overview")
+
+    def failures(self) -> dict[str, int]:
+        """How often each job failed so far and was restarted, by its id, the oldest job first."""
+        jobs = sorted(self._ask("jobs/overview").get("jobs", []), key=lambda job: job["start-time"])
+        return {
+            job["jid"]: len(self._ask(f"jobs/{job['jid']}/exceptions").get("exceptionHistory", {}).get("entries", []))
+            for job in jobs
+        }
+
+    def _ask(self, path: str) -> dict:
+        """The JobManager's answer to a question over HTTP."""
         with contextlib.suppress(OSError, ValueError):
-            url = f"http://127.0.0.1:{self._data['ports']['rest']}/overview"
+            url = f"http://127.0.0.1:{self._data['ports']['rest']}/{path}"
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
                 return json.load(answer)
         return {}
@@ -177,7 +200,7 @@ class Cluster:
         shutil.rmtree(self.state / "artifacts", ignore_errors=True)
 
     def _java(self, name: str, memory: str, *arguments: str) -> None:
-        command = ["java", memory, *OPENED, "-XX:MaxDirectMemorySize=400m", "-cp", str(JARS / "*"), *arguments]
+        command = ["java", memory, *OPENED, *JAVA, "-cp", str(JARS / "*"), *arguments]
         self._spawn(name, command, {"FLINK_CONF_DIR": str(self.state / "conf")})
 
     def _spawn(self, name: str, command: list[str], environment: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.options.pipeline_options import FlinkRunnerOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.ingest.receipts import PartRef
@@ -45,6 +46,9 @@ SELECT_VERSION = "1"  # raise when a verdict may come out otherwise
 MEMORY_BYTES = 4 << 30
 # Beam's local runner takes about four times the bytes that it shuffles (measured: 1,000 MB took 4.2 GB).
 ROUND_SHARE = 8
+# On Flink, Beam takes what a stage sends to a shuffle only when its bundle, all that a slot has of it, has ended: until
+# then it lies on the heap, and the 101st message of about 10 MB is waited for forever (measured: 1.1 GB a slot).
+SLOT_BYTES = 256 << 20
 
 # So few rows are decided here before local worker processes have started (1 M rows: 12 s of CPU; a process: 5 s).
 IN_PROCESS_ROWS = 500_000
@@ -95,7 +99,7 @@ def select(
         return funnel
     new_pipeline = new_pipeline or _local_pipeline
     local = isinstance(new_pipeline().runner, FnApiRunner)
-    plan = plan_decision(parts, recipe, root, recorded_splits, memory_bytes // ROUND_SHARE if local else None)
+    plan = plan_decision(parts, recipe, root, recorded_splits, _round_bytes(new_pipeline(), memory_bytes))
     if local and plan.rows <= IN_PROCESS_ROWS:
         new_pipeline = _local_pipeline
     if plan.rows:
@@ -107,6 +111,15 @@ def select(
     assert funnel is not None, f"{root}: the pipeline ended and wrote no decision"
     _clean(plan)
     return funnel
+
+
+def _round_bytes(pipeline: beam.Pipeline, memory_bytes: int) -> int | None:
+    """What may be shuffled at once where `pipeline` runs; None: all."""
+    if isinstance(pipeline.runner, FnApiRunner):
+        return memory_bytes // ROUND_SHARE
+    if type(pipeline.runner).__name__ == "DataflowRunner":
+        return None
+    return SLOT_BYTES * max(1, pipeline.options.view_as(FlinkRunnerOptions).parallelism)
 
 
 def plan_decision(

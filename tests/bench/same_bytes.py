@@ -4,11 +4,13 @@
 
 Ways: in-process, processes-2, processes-4, killed (kill -9 of the whole process group at random moments, then run
 again), elsewhere (the inputs in another folder, by other globs in another order), s3 (inputs, work and dataset on a
-real S3 server), flink (embedded), flink-cluster (two TaskManagers), flink-taskmanager-killed (one TaskManager and
-one Python worker killed in mid-job), flink-driver-killed (the driver killed and run again while its job lives).
+real S3 server), flink (embedded), flink-cluster (two TaskManagers), flink-cluster-killed (a TaskManager and then a
+Python worker killed in the first job, another worker in each later one), flink-driver-killed (the driver killed and
+run again while its job lives).
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,7 @@ from cluster import Cluster  # noqa: E402
 from tests import servers  # noqa: E402
 
 Way = Callable[[argparse.Namespace, Path], tuple[str, str]]
+Driver = subprocess.Popen
 GRISTMILL = [sys.executable, "-m", "pipeline"]
 
 
@@ -39,7 +43,6 @@ def main() -> int:
     parser.add_argument("recipe")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--disturb-after", type=float, default=6.0, metavar="SECONDS", help="of a job on the cluster")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = []
@@ -146,25 +149,20 @@ def on_s3(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
         return digests("s3://datasets/demo", env=env)
 
 
-def on_cluster(disturb: Callable[[Cluster, subprocess.Popen[bytes]], bool] | None = None) -> Way:
-    """A run on a Flink cluster of two TaskManagers, disturbed in the middle of its first job.
-
-    `disturb` returns whether the driver was killed, and is to be started again.
-    """
+def on_cluster(disturb: Callable[[Cluster, Driver], Driver] | None = None) -> Way:
+    """A run on a Flink cluster of two TaskManagers; `disturb` does harm, and returns the driver to wait for."""
 
     def way(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
         folder.mkdir(parents=True)
         cluster = Cluster(folder / "cluster")
         flags = cluster.start(taskmanagers=2)
+        command = [*GRISTMILL, "run", options.recipe, "--output", str(folder / "dataset"), "--quiet", "--no-report"]
         try:
-            command = [*GRISTMILL, "run", options.recipe, "--output", str(folder / "dataset"), "--quiet", "--no-report"]
-            driver = subprocess.Popen([*command, *flags], start_new_session=True, stdout=subprocess.DEVNULL)
+            driver = start([*command, *flags])
             if disturb:
-                wait_until(lambda: cluster.overview().get("jobs-running", 0) > 0)
-                time.sleep(options.disturb_after)
-                if disturb(cluster, driver):
-                    driver = subprocess.Popen([*command, *flags], start_new_session=True, stdout=subprocess.DEVNULL)
-            assert driver.wait() == 0, f"the driver ended with {driver.returncode}"
+                driver = disturb(cluster, driver)
+            assert driver.wait(1200) == 0, f"the driver ended with {driver.returncode}"
+            print(f"  failures of each job: {list(cluster.failures().values())}", flush=True)
         finally:
             cluster.stop()
         return digests(str(folder / "dataset"))
@@ -172,30 +170,51 @@ def on_cluster(disturb: Callable[[Cluster, subprocess.Popen[bytes]], bool] | Non
     return way
 
 
-def kill_taskmanager_and_worker(cluster: Cluster, driver: "subprocess.Popen[bytes]") -> bool:
-    """One TaskManager dies, then one Python worker; a new TaskManager takes the place."""
-    print(f"  killed {cluster.kill_taskmanager()} of {cluster.overview()}", flush=True)
+def start(command: list[str]) -> Driver:
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+
+
+def kill_taskmanager_and_workers(cluster: Cluster, driver: Driver) -> Driver:
+    """In the first job a TaskManager dies, another takes its place, and a worker dies; in each later one a worker."""
+    wait_until(lambda: works(cluster), driver)
+    print(f"  killed {cluster.kill_taskmanager()} of 2", flush=True)
     cluster.add_taskmanager()
-    wait_until(lambda: cluster.overview().get("taskmanagers", 0) >= 2)
-    time.sleep(3)
-    print(f"  killed worker {cluster.kill_worker()}", flush=True)
+    wait_until(lambda: cluster.overview().get("taskmanagers", 0) >= 2 and works(cluster), driver)
+    print(f"  killed worker {cluster.kill_worker()} in job 1", flush=True)
+    while driver.poll() is None:
+        failures = list(cluster.failures().values())
+        # A worker that has just done its work is missed by nobody: then another one.
+        if len(failures) > 1 and not failures[-1] and works(cluster):
+            with contextlib.suppress(RuntimeError):
+                print(f"  killed worker {cluster.kill_worker()} in job {len(failures)}", flush=True)
+            time.sleep(1)
+        time.sleep(0.05)
+    return driver
+
+
+def works(cluster: Cluster) -> bool:
+    """Whether a Python worker has begun to work."""
+    with contextlib.suppress(psutil.Error):
+        return any(psutil.Process(pid).cpu_times().user > 0.05 for pid in cluster.workers()[-1:])
     return False
 
 
-def kill_driver(cluster: Cluster, driver: "subprocess.Popen[bytes]") -> bool:
-    """The driver dies; its job lives on."""
+def kill_driver(cluster: Cluster, driver: Driver) -> Driver:
+    """The driver dies, its job lives on, and another driver starts."""
+    wait_until(lambda: works(cluster), driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     print(f"  killed the driver, its job lives: {cluster.overview()}", flush=True)
-    return True
+    return start(driver.args)  # type: ignore[arg-type]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
-    """Poll until it is true."""
+def wait_until(true: Callable[[], bool], driver: Driver, seconds: float = 120) -> None:
+    """Poll until it is true, while the driver runs."""
     end = time.monotonic() + seconds
     while not true():
+        assert driver.poll() is None, f"the driver ended first, with {driver.returncode}"
         assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 WAYS = {
@@ -207,7 +226,7 @@ WAYS = {
     "s3": on_s3,
     "flink": local("--runner=FlinkRunner"),
     "flink-cluster": on_cluster(),
-    "flink-taskmanager-killed": on_cluster(kill_taskmanager_and_worker),
+    "flink-cluster-killed": on_cluster(kill_taskmanager_and_workers),
     "flink-driver-killed": on_cluster(kill_driver),
 }
 

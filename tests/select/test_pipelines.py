@@ -2,15 +2,19 @@
 
 import typing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pipeline import PipelineVisitor
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, PipelineState
 from apache_beam.typehints.typehints import AnyTypeConstraint, TupleConstraint
 
 from pipeline.select.bands import Bands
 from pipeline.select.decision import Decision
+from pipeline.select.select import _round_bytes
 from pipeline.select.select import _run as run
 from tests.select.made_parts import make_recipe
 
@@ -98,6 +102,24 @@ def test_without_a_limit_all_is_one_pipeline():
 def test_with_a_limit_every_round_is_a_pipeline_and_none_shuffles_more():
     # 3,000 documents: 48 bytes each by record, 24 by text, 4 x 16 by band (found once for members, once for pairs).
     assert len(pipelines_of(round_bytes=100_000, partition_bytes=10_000)) == 2 + 1 + 2 + 2 + 1
+
+
+class DataflowRunner(Recorder):
+    """By its name."""
+
+
+@pytest.mark.parametrize(
+    ("runner", "flags", "expected"),
+    [
+        (FnApiRunner, [], 125 << 20),  # an eighth of the memory allowed
+        (Recorder, [], 256 << 20),
+        (Recorder, ["--parallelism=8"], 2 << 30),
+        (DataflowRunner, ["--parallelism=8"], None),
+    ],
+)
+def test_a_round_is_what_the_runner_can_hold(runner, flags, expected):
+    pipeline = SimpleNamespace(runner=runner(), options=PipelineOptions(flags))
+    assert _round_bytes(pipeline, 1000 << 20) == expected
 
 
 @pytest.mark.parametrize("pipeline", pipelines_of(bucket_limit=1000))
