@@ -1,4 +1,4 @@
-# make demo    from a fresh clone to a small dataset and its report
+# make demo    from a fresh clone to a small dataset, its report, and a small model trained on it
 # make test    what CI runs: ruff, mypy, pytest
 # make tools   Flink and the servers that tests run against (Java 11+, Maven, Go); their tests are skipped without
 PYTHON ?= python3
@@ -35,6 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/uv
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m pipeline.demo
+	$(VENV)/bin/python -m trainer.demo
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check

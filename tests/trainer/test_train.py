@@ -1,0 +1,241 @@
+"""Whole runs on one process: resumed, in pieces, with spikes, with what users get wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import trainer.train
+from schemas.manifest import DatasetError
+from tests.trainer.made_dataset import MadeDataset
+from tests.trainer.tiny import (
+    VOCABULARY,
+    config,
+    counting,
+    events,
+    final_state,
+    final_weights,
+    learnable,
+    losses,
+    run,
+)
+from trainer.train import Training
+
+# The loss of every tenth step of `test_the_golden_curve`, as of torch 2.15 on x86-64.
+GOLDEN: list[float] = []
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
+    return learnable(tmp_path_factory.mktemp("learnable"))
+
+
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is asked to stop in the step after so many."""
+    advance = trainer.train.advance
+
+    def advance_and_ask(t: Training, *rest: object) -> None:
+        advance(t, *rest)  # type: ignore[arg-type]
+        if t.state.step == steps - 1:
+            t.signals.append(15)
+
+    monkeypatch.setattr(trainer.train, "advance", advance_and_ask)
+
+
+def test_the_loss_falls_from_ln_v_and_the_validation_loss_with_it(dataset: MadeDataset, tmp_path: Path) -> None:
+    found = run(config(dataset, tmp_path, schedule__steps=60))
+    assert abs(found[0] - 4.16) < 0.1  # ln 64
+    assert found[-1] < 0.6 * found[0]
+    evals = events(tmp_path, "eval")
+    assert evals[-1]["sets"]["web"]["loss"] < 0.7 * evals[0]["sets"]["web"]["loss"]
+    assert set(evals[-1]["sets"]) == {"web", "wiki"}
+
+
+@pytest.mark.parametrize("at", [2, 7, 10, 19])
+def test_a_resumed_run_equals_the_uninterrupted_bit_by_bit(
+    dataset: MadeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    options = {"optimizer__kind": "muon", "data__packing": "documents", "data__mask": "documents"}
+    whole = run(config(dataset, tmp_path / "whole", **options))
+    with monkeypatch.context() as patched:
+        stop_after(at, patched)
+        run(config(dataset, tmp_path / "parts", **options))
+    assert len(losses(tmp_path / "parts")) == at
+    assert run(config(dataset, tmp_path / "parts", **options)) == whole
+    ours, theirs = final_weights(tmp_path / "parts"), final_weights(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
+
+
+def test_micro_batches_with_ragged_documents_give_the_loss_of_the_whole_batch(
+    dataset: MadeDataset, tmp_path: Path
+) -> None:
+    options = {"data__packing": "documents", "data__mask": "documents", "data__global_batch": 32, "schedule__steps": 6}
+    whole = run(config(dataset, tmp_path / "whole", **options))
+    parts = run(config(dataset, tmp_path / "parts", parallel__micro_batch=1, **options))
+    assert parts == pytest.approx(whole, rel=2e-5)
+
+
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_activation_checkpointing_changes_no_loss(dataset: MadeDataset, tmp_path: Path, mode: str) -> None:
+    whole = run(config(dataset, tmp_path / "none", schedule__steps=6))
+    found = run(config(dataset, tmp_path / mode, schedule__steps=6, parallel__activation_checkpointing=mode))
+    assert found == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_run_that_is_finished_is_left_as_it_is(dataset: MadeDataset, tmp_path: Path) -> None:
+    run(config(dataset, tmp_path))
+    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    run(config(dataset, tmp_path))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == before
+    assert len(losses(tmp_path)) == 20
+
+
+def test_only_the_last_checkpoints_stay_and_those_to_keep(dataset: MadeDataset, tmp_path: Path) -> None:
+    run(config(dataset, tmp_path, checkpoint__every=2, checkpoint__keep_last=2, checkpoint__keep_every=8))
+    steps = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "checkpoints").iterdir())
+    assert steps == [8, 16, 18, 20]
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    dataset: MadeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run(config(dataset, tmp_path))
+    newest = max((tmp_path / "checkpoints").iterdir())
+    file = next(newest.glob("*.distcp"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert run(config(dataset, tmp_path)) == whole
+    assert "has another digest than when it was written" in capsys.readouterr().err
+    assert events(tmp_path, "resume")[-1]["step"] == 15
+
+
+# ---------------------------------------------------------------- spikes
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
+    """A clean source, and a second one that is all garbage and comes in by a phase for two batches."""
+    dataset = MadeDataset(tmp_path_factory.mktemp("poisoned"), vocab_size=VOCABULARY)
+    for number in range(24):
+        dataset.add("clean", counting(1000, seed=number))
+    dataset.add("garbage", counting(1000, seed=99, garbage=True))
+    dataset.add("clean", counting(400, seed=98), split="validation")
+    dataset.commit()
+    return dataset
+
+
+WATCHFUL = {"spikes__warmup": 16, "spikes__window": 16}
+POISON = [{"batch": 60, "weights": {"garbage": 1}}, {"batch": 62, "weights": {"clean": 1}}]
+
+
+@pytest.mark.parametrize("action", ["skip", "rewind"])
+def test_a_planted_run_of_garbage_is_named_and_passed_over(poisoned: MadeDataset, tmp_path: Path, action: str) -> None:
+    options = {
+        "data__weights": {"clean": 1},
+        "schedule__steps": 80,
+        "spikes__warmup": 16,
+        "spikes__window": 16,
+        "optimizer__learning_rate": 0.005,
+    }
+    clean = run(config(poisoned, tmp_path / "clean", **options))
+    found = run(
+        config(poisoned, tmp_path / action, data__phases=POISON, spikes__action=action, checkpoint__every=20, **options)
+    )
+    spikes = events(tmp_path / action, "spike")
+    assert [event["batch"] for event in spikes] == [60, 61]
+    assert all(
+        each["source"] == "garbage" and each["url"].startswith("http://garbage.test/")
+        for each in spikes[0]["documents"]
+    )
+    assert final_state(tmp_path / action)["skipped"] == [60, 61]
+    assert len(found) == 80
+    assert sum(found[-8:]) / 8 == pytest.approx(sum(clean[-8:]) / 8, rel=0.1)
+    if action == "rewind":
+        assert [event["to"] for event in events(tmp_path / action, "rewind")] == [60, 60]
+
+
+def test_a_spike_that_is_only_logged_changes_nothing(poisoned: MadeDataset, tmp_path: Path) -> None:
+    options = {
+        "data__weights": {"clean": 1},
+        "schedule__steps": 64,
+        "spikes__warmup": 16,
+        "spikes__window": 16,
+        "data__phases": POISON,
+    }
+    run(config(poisoned, tmp_path, optimizer__learning_rate=0.005, **options))
+    assert [event["action"] for event in events(tmp_path, "spike")][:2] == ["log", "log"]
+    assert final_state(tmp_path)["skipped"] == []
+
+
+def test_more_spikes_than_allowed_stop_the_run(poisoned: MadeDataset, tmp_path: Path) -> None:
+    options = {
+        "data__weights": {"clean": 1},
+        "schedule__steps": 80,
+        "spikes__warmup": 16,
+        "spikes__window": 16,
+        "data__phases": POISON,
+    }
+    with pytest.raises(ValueError, match=r"1 batches were passed over already \(spikes\.most=1\)"):
+        run(
+            config(poisoned, tmp_path, spikes__action="skip", spikes__most=1, optimizer__learning_rate=0.005, **options)
+        )
+
+
+# ---------------------------------------------------------------- what users get wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__global_batch": 100_000}, r"source 'web' has \d+ rows .* lower global_batch"),
+        ({"data__sequence_length": 5_000}, r"no shard of split train holds that many tokens"),
+        ({"model__vocab_size": 10}, r"model\.vocab_size=10, but the dataset's tokens go up to 63"),
+        (
+            {"data__weights": {"wbe": 1}},
+            r"weights name source 'wbe', which has no shard; the data's sources: web, wiki",
+        ),
+        ({"model__heads": 3}, r"heads"),
+        ({"schedule__warmup_steps": 50}, r"warmup_steps=50 .* exceed steps=20"),
+        ({"parallel__replicas": 2}, r"parallel\.replicas=2 does not divide the 1 processes"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_a_step(
+    dataset: MadeDataset, tmp_path: Path, changes: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(config(dataset, tmp_path, **changes))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_no_dataset_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no dataset there"):
+        run(config(MadeDataset(tmp_path / "nothing"), tmp_path / "run"))
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_the_difference(dataset: MadeDataset, tmp_path: Path) -> None:
+    run(config(dataset, tmp_path))
+    with pytest.raises(ValueError, match=r"model\.dim: 32 in the checkpoint, 64 now"):
+        run(config(dataset, tmp_path, model__dim=64))
+    with pytest.raises(ValueError, match="phases that began before batch 20"):
+        run(config(dataset, tmp_path, data__global_batch=4, schedule__steps=40))
+    assert len(losses(tmp_path)) == 20
+
+
+def test_a_dataset_that_has_grown_since_changes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = learnable(tmp_path / "data")
+    whole = run(config(dataset, tmp_path / "whole"))
+    with monkeypatch.context() as patched:
+        stop_after(8, patched)
+        run(config(dataset, tmp_path / "parts"))
+    dataset.add("web", counting(1000, seed=77))
+    dataset.commit()
+    assert run(config(dataset, tmp_path / "parts")) == whole
+
+
+def test_a_generation_joins_at_a_batch(tmp_path: Path) -> None:
+    dataset = learnable(tmp_path / "data")
+    dataset.add("web", counting(1000, seed=77))
+    dataset.commit()
+    phases = [{"batch": 10, "generation": 2}]
+    assert len(run(config(dataset, tmp_path / "run", data__generation=1, data__phases=phases))) == 20

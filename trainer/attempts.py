@@ -1,0 +1,154 @@
+"""The folders of checkpoints at their place, a local folder or a bucket: found, retired, abandoned, swept.
+
+CHECKPOINTS/step-00001200-019ab3f0c1d23f9c/     an attempt, its name never used twice and rising with time
+    __0_0.distcp ... .metadata                  torch.distributed.checkpoint's files
+    complete.json                               last, in one create-only write; without it this is no checkpoint
+    abandoned.json                              a rewind went back before this step
+"""
+
+import hashlib
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas import storage
+
+__all__ = [
+    "COMPLETE",
+    "Found",
+    "abandon_after",
+    "attempt_name",
+    "fault_of",
+    "find_checkpoints",
+    "is_of_rank",
+    "newest_extra",
+    "read_complete",
+    "retire",
+    "sha256_of",
+    "sweep_unfinished",
+]
+
+COMPLETE, ABANDONED = "complete.json", "abandoned.json"
+FIELDS = {"step", "world", "files", "extra"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A complete checkpoint."""
+
+    step: int
+    path: str
+    abandoned: bool
+
+
+def attempt_name(step: int) -> str:
+    """A new folder's name: of one step the attempt that was begun last sorts last, in any store."""
+    return f"step-{step:08d}-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"
+
+
+def find_checkpoints(uri: str) -> list[Found]:
+    """The complete checkpoints below `uri`, newest first: by step, of one step by attempt."""
+    files = set(_files(uri))
+    found = [Found(_step(path), path, (path, ABANDONED) in files) for path, name in files if name == COMPLETE]
+    return sorted(found, key=lambda each: (each.step, each.path), reverse=True)
+
+
+def newest_extra(uri: str) -> dict[str, Any] | None:
+    """The state in the newest checkpoint whose complete.json can be read; None: there is none."""
+    for each in find_checkpoints(uri):
+        content = read_complete(each.path)
+        if not each.abandoned and isinstance(content, dict):
+            return dict(content["extra"])
+    return None
+
+
+def read_complete(path: str) -> dict[str, Any] | str:
+    """The content of an attempt's complete.json, or what is wrong with it."""
+    try:
+        content = json.loads(storage.read(storage.join(path, COMPLETE)))
+        return content if set(content) >= FIELDS else f"{COMPLETE} lacks {sorted(FIELDS - set(content))}"
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        return f"{COMPLETE} cannot be read: {error}"
+
+
+def retire(uri: str, step: int, keep_last: int, keep_every: int | None) -> None:
+    """Delete what neither `keep_last` nor `keep_every` holds, and what was abandoned, after the save of `step`.
+
+    Checkpoints of later steps, which a damaged one among them can be, neither count nor go.
+    """
+    found = find_checkpoints(uri)
+    good = [each for each in found if not each.abandoned and each.step <= step]
+    kept = {each.path for each in good[:keep_last]}
+    kept |= {each.path for each in good if keep_every and each.step % keep_every == 0}
+    for each in found:
+        if each.path not in kept and (each.abandoned or each.step <= step):
+            _delete(each.path)
+
+
+def abandon_after(uri: str, step: int) -> None:
+    """Mark the checkpoints after `step` as of a past that is no more, the newest first."""
+    for each in find_checkpoints(uri):
+        if each.step > step and not each.abandoned:
+            storage.write(storage.join(each.path, ABANDONED), json.dumps({"rewound_to": step}).encode())
+
+
+def sweep_unfinished(uri: str) -> None:
+    """Delete the attempts that are not complete; only while nobody else writes here."""
+    whole = {each.path for each in find_checkpoints(uri)}
+    for path in sorted({path for path, _ in _files(uri)} - whole):
+        _delete(path)
+
+
+def fault_of(folder: Path, files: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with files of a checkpoint."""
+    for file in files:
+        path = folder / file["name"]
+        if not path.exists():
+            return f"{file['name']} is missing"
+        if path.stat().st_size != file["bytes"]:
+            return f"{file['name']} has {path.stat().st_size:,} bytes, not {file['bytes']:,}"
+        if sha256_of(path) != file["sha256"]:
+            return f"{file['name']} has another digest than when it was written"
+    return None
+
+
+def is_of_rank(name: str, rank: int) -> bool:
+    """Whether this rank sends a file: each its own, rank 0 the one that describes them."""
+    return name.startswith(f"__{rank}_") or (rank == 0 and name == ".metadata")
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(8 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _delete(path: str) -> None:
+    """complete.json first: what is half deleted is no checkpoint."""
+    storage.delete(storage.join(path, COMPLETE))
+    for file in storage.list_files(path):
+        storage.delete(file.uri)
+    local = storage.local_path(path)
+    if local is not None:
+        # What is left are folders, and files that a killed writer did not finish.
+        shutil.rmtree(local, ignore_errors=True)
+
+
+def _files(uri: str) -> Iterator[tuple[str, str]]:
+    """(attempt's folder, name) of every file of an attempt."""
+    root = storage.join(uri)
+    for file in storage.list_files(uri):
+        folder, _, name = file.uri.removeprefix(root).strip("/").partition("/")
+        if file.uri.startswith(root) and folder.startswith("step-") and name:
+            yield storage.join(uri, folder), name
+
+
+def _step(path: str) -> int:
+    return int(path.rpartition("/")[2].split("-")[1])

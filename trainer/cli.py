@@ -1,0 +1,176 @@
+"""The trainer's command line. Exit codes: 0 done, 1 the data or a run failed, 2 wrong usage or configuration.
+
+torchrun --nproc-per-node N -m trainer CONFIG [key=value ...]     several processes
+python -m trainer CONFIG [key=value ...]                          one
+python -m trainer plan|documents|steps|evaluate|generate|export|report CONFIG ...
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from schemas.manifest import DatasetError
+from schemas.sections import ConfigError
+from schemas.storage import StorageError
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+
+__all__ = ["main"]
+
+# Torch takes seconds to import: what needs it is imported inside the commands, so that `--help` and a mistyped
+# configuration answer at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one message without a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
+        given.insert(0, "train")
+    options = _parser().parse_args(given)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        return int(options.command(options) or 0)
+    except KeyboardInterrupt:
+        print("trainer: interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ConfigError, DatasetError, StorageError, FileNotFoundError, ValueError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"trainer: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.split("\n", 1)[0])
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (function, help_line) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
+        command.add_argument("config", metavar="CONFIG", help="a YAML file; its keys: trainer/config.py")
+        command.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="change the configuration")
+        command.set_defaults(command=function)
+        _OPTIONS.get(name, lambda _: None)(command)
+    return parser
+
+
+def _plan_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--world", type=int, default=1, metavar="N", help="processes that will train")
+    command.add_argument("--gpu", metavar="NAME", help="the device, as in 'H100 SXM'; default: the one here")
+    command.add_argument("--mfu", type=float, default=0.4, help="share of the peak that is expected (default 0.4)")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _documents_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--step", type=int, required=True)
+    command.add_argument("--rank", type=int, metavar="R", help="only the rows of this rank")
+    command.add_argument("--world", type=int, metavar="N", help="ranks of the run (with --rank; default: as it ran)")
+    command.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def _steps_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--document", required=True, metavar="ID|URL")
+    command.add_argument("--until", type=int, metavar="STEP", help="default: the steps of the run")
+    command.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def _checkpoint_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--step", type=int, help="of this checkpoint; default: the newest that is sound")
+
+
+def _export_options(command: argparse.ArgumentParser) -> None:
+    _checkpoint_options(command)
+    command.add_argument("--to", required=True, metavar="FOLDER")
+
+
+def _generate_options(command: argparse.ArgumentParser) -> None:
+    _checkpoint_options(command)
+    command.add_argument("--prompt", action="append", required=True)
+    command.add_argument("--tokens", type=int, help="new tokens; default: evaluate.new_tokens")
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from trainer.train import train
+
+    return train(config)
+
+
+def _config(options: argparse.Namespace) -> "Config":
+    from trainer.config import load_config
+
+    return load_config(options.config, options.changes)
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from trainer.ask import planned
+    from trainer.plan import plan_lines
+
+    summary = planned(_config(options), options.world, options.gpu, options.mfu)
+    print(json.dumps(summary, indent=1)) if options.json else _say(plan_lines(summary))
+
+
+def _documents(options: argparse.Namespace) -> None:
+    from trainer.ask import documents_of_step
+
+    _say(documents_of_step(_config(options), options.step, options.rank, options.world, options.json))
+
+
+def _steps(options: argparse.Namespace) -> None:
+    from trainer.ask import steps_of
+
+    _say(steps_of(_config(options), options.document, options.until, options.json))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from trainer.ask import evaluated
+
+    _say(evaluated(_config(options), options.step))
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from trainer.ask import generated
+
+    _say(generated(_config(options), options.prompt, options.tokens, options.step))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from trainer.ask import exported
+
+    print(exported(_config(options), options.to, options.step))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from trainer.report import write_report
+
+    print(write_report(_config(options).output))
+
+
+COMMANDS = {
+    "train": (_train, "train, or go on where a run stopped"),
+    "plan": (_plan, "parameters, FLOPs, memory, time and data of a run; runs nothing"),
+    "documents": (_documents, "the documents behind a step"),
+    "steps": (_steps, "the steps that saw a document"),
+    "evaluate": (_evaluate, "validation loss, perplexity and bits per byte of a checkpoint"),
+    "generate": (_generate, "text from a checkpoint"),
+    "export": (_export, "a checkpoint as a Hugging Face folder"),
+    "report": (_report, "(re)write the run's report.html"),
+}
+_OPTIONS = {
+    "plan": _plan_options,
+    "documents": _documents_options,
+    "steps": _steps_options,
+    "evaluate": _checkpoint_options,
+    "generate": _generate_options,
+    "export": _export_options,
+}

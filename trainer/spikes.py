@@ -1,0 +1,84 @@
+"""When a step's loss or gradient norm stands out from the steps before it: a robust z-score.
+
+z = (value - median) / (1.4826 MAD), over the last accepted steps. Median and MAD (median absolute deviation; 1.4826
+makes it the standard deviation of normal noise) are not moved by the outliers that they are to find, where a mean and
+a standard deviation are. A falling loss is no spike: only values above the median count.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+__all__ = ["SpikeRule", "Verdict"]
+
+NORMAL = 1.4826
+# Noise below this share of the median is none: a loss that stands still has a MAD of 0.
+LEAST_SPREAD = {"loss": 0.005, "norm": 0.05}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rule makes of a step."""
+
+    spike: bool
+    refused: bool  # the update must not be made
+    score: float  # the larger robust z-score; inf for a value that is not finite
+    reason: str  # "" where there is no spike
+    loss: float
+    norm: float
+
+
+class SpikeRule:
+    """Judges steps by those accepted before; a function of its history alone, so that a resumed run judges alike."""
+
+    def __init__(self, window: int, warmup: int, threshold: float, action: str) -> None:
+        self._window, self._warmup, self._threshold, self._action = window, warmup, threshold, action
+        self._history: dict[str, deque[float]] = {name: deque(maxlen=window) for name in LEAST_SPREAD}
+
+    def judge(self, loss: float, norm: float) -> Verdict:
+        """The verdict over a step, which joins the history unless its update is refused.
+
+        A value that is not finite is refused whatever the action: it would stay in the weights for ever. The first
+        `warmup` accepted steps are judged by that alone.
+        """
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return Verdict(True, True, math.inf, f"loss {loss}, gradient norm {norm}: not finite", loss, norm)
+        values = {"loss": loss, "norm": norm}
+        scores = {name: self._score(name, value) for name, value in values.items()}
+        name = max(scores, key=lambda each: scores[each])
+        spike = scores[name] > self._threshold
+        reason = self._reason(name, values[name], scores[name]) if spike else ""
+        refused = spike and self._action != "log"
+        if not refused:
+            for each, value in values.items():
+                self._history[each].append(value)
+        return Verdict(spike, refused, scores[name], reason, loss, norm)
+
+    def _reason(self, name: str, value: float, score: float) -> str:
+        history = self._history[name]
+        what = "loss" if name == "loss" else "gradient norm"
+        return (
+            f"{what} {value:.4g}, {score:.1f} robust deviations above the median {median(history):.4g} "
+            f"of {len(history)} steps"
+        )
+
+    def _score(self, name: str, value: float) -> float:
+        history = self._history[name]
+        if len(history) < self._warmup:
+            return 0.0
+        middle = median(history)
+        spread = NORMAL * median(abs(each - middle) for each in history)
+        return (value - middle) / max(spread, LEAST_SPREAD[name] * abs(middle), 1e-12)
+
+    def state_dict(self) -> dict[str, Sequence[float]]:
+        """The history, as JSON keeps it to the last bit."""
+        return {name: list(values) for name, values in self._history.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Judge on as the rule did that gave `state`."""
+        for name, values in self._history.items():
+            values.clear()
+            values.extend(state.get(name, ()))
