@@ -30,7 +30,7 @@ OPENED = [
     for package in ("lang", "util", "nio", "util.concurrent", "lang.reflect", "text", "time", "net")
 ]
 JAVA = [
-    "-XX:MaxDirectMemorySize=400m",
+    "-XX:MaxDirectMemorySize=1g",  # Groups of 32 MB go to Python through it, some at a time.
     "-XX:+ExitOnOutOfMemoryError",  # A job whose TaskManager has lost a thread to it would never end.
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
