@@ -102,6 +102,10 @@ def sweep_unfinished(uri: str) -> None:
     whole = {each.path for each in find_checkpoints(uri)}
     for path in sorted({path for path, _ in _files(uri)} - whole):
         _delete(path)
+    local = storage.local_path(uri)
+    for folder in local.glob("step-*") if local is not None else ():
+        if not (folder / COMPLETE).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # empty, or what was never given its name
 
 
 def fault_of(folder: Path, files: Sequence[Mapping[str, Any]]) -> str | None:

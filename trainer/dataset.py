@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas import storage
@@ -104,9 +103,9 @@ class Dataset:
         if self.folder is None:
             return {}
         root, found = str(self.folder), {}
-        paths = self.table["path"].take(pa.array(self.number_N)).to_pylist()
-        for index, (path, size) in enumerate(zip(paths, self.bytes_N.tolist(), strict=True)):
-            place = f"{root}/{path}"
+        paths = self.table["path"].to_pylist()
+        for index, (number, size) in enumerate(zip(self.number_N.tolist(), self.bytes_N.tolist(), strict=True)):
+            place = f"{root}/{paths[number]}"
             try:
                 has = os.stat(place).st_size
             except OSError as error:
@@ -130,33 +129,42 @@ def open_dataset(uri: str, generation: int | None = None, name: str | None = Non
     """
     manifest = read_manifest(uri, generation)
     table = read_shards(uri, manifest)
-    in_use = pc.and_(pc.is_null(table["retired_in"]), pc.equal(table["split"], "train"))
-    number_N = np.flatnonzero(in_use.to_numpy()).astype(np.int64)
+    number_N = np.flatnonzero(_equals(table["split"], "train") & table["retired_in"].is_null().to_numpy())
     if not len(number_N):
         raise DatasetError(f"{uri}: generation {manifest.generation} has no shard of split train")
     return Dataset(uri, name or "", manifest, table, number_N, _shards(table, number_N, name or ""))
 
 
+# No Python value is handed to Arrow here: at the first one it imports pandas, which takes a second.
+
+
 def _shards(table: pa.Table, number_N: NDArray[np.int64], name: str) -> Shards:
     digests = _digests(table["sha256"])
-    chosen = table.take(pa.array(number_N))
-    column = chosen["source"].combine_chunks().dictionary_encode()
+    column = table["source"].combine_chunks().dictionary_encode()
     names = [f"{name}:{source}" if name else source for source in column.dictionary.to_pylist()]
-    sources = sort_names(names)
-    place = np.array([sources.index(source) for source in names], np.int32)
-    replaced = table.select(["replaces"]).filter(pc.greater(pc.list_value_length(table["replaces"]), 0))
-    numbers = np.flatnonzero(pc.greater(pc.list_value_length(table["replaces"]), 0).to_numpy()).tolist()
+    in_use_N = column.indices.to_numpy()[number_N]
+    sources = sort_names(names[source] for source in np.unique(in_use_N).tolist())
+    place = np.array([sources.index(source) if source in sources else -1 for source in names], np.int32)
+    replaces = table["replaces"].combine_chunks()
+    first = replaces.offsets.to_numpy()
+    numbers, replaced = np.flatnonzero(np.diff(first)).tolist(), digests[replaces.values.to_numpy()]
     return Shards(
         sources=tuple(sources),
-        source_N=place[column.indices.to_numpy()],
+        source_N=place[in_use_N],
         sha256_N=digests[number_N],
-        tokens_N=chosen["tokens"].to_numpy(),
-        packed_rows=_packed_rows(chosen["packed_rows"]),
+        tokens_N=table["tokens"].to_numpy()[number_N],
+        packed_rows=_packed_rows(table["packed_rows"], number_N),
         replaces={
-            digests[number].tobytes(): tuple(digests[old].tobytes() for old in before)
-            for number, before in zip(numbers, replaced["replaces"].to_pylist(), strict=True)
+            digests[number].tobytes(): tuple(old.tobytes() for old in replaced[first[number] : first[number + 1]])
+            for number in numbers
         },
     )
+
+
+def _equals(column: pa.ChunkedArray, text: str) -> NDArray[np.bool_]:
+    encoded = column.combine_chunks().dictionary_encode()
+    same = np.array([each == text for each in encoded.dictionary.to_pylist()], np.bool_)
+    return same[encoded.indices.to_numpy()]
 
 
 def _digests(column: pa.ChunkedArray) -> NDArray[np.uint8]:
@@ -167,11 +175,12 @@ def _digests(column: pa.ChunkedArray) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 32)
 
 
-def _packed_rows(column: pa.ChunkedArray) -> dict[int, NDArray[np.int64]]:
+def _packed_rows(column: pa.ChunkedArray, number_N: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
     """By sequence length, for the lengths that any shard has been counted for."""
-    if column.null_count == len(column):
+    texts = column.to_pylist() if column.null_count < len(column) else []
+    if not texts:
         return {}
-    counts = json.loads(f"[{','.join(text or '{}' for text in column.to_pylist())}]")
+    counts = json.loads(f"[{','.join(texts[number] or '{}' for number in number_N.tolist())}]")
     lengths = sorted({length for each in counts for length in each}, key=int)
     return {int(length): np.array([each.get(length, NOT_COUNTED) for each in counts], np.int64) for length in lengths}
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ from trainer.permute import cycle_ranks, key
 __all__ = ["CYCLE", "Cycles", "Segment", "normalised", "parse_decimal", "quotas"]
 
 CYCLE = 65_536  # samples; also the most sources that a run can mix
-KEPT_CYCLES = 4  # of 512 KiB each
+KEPT_CYCLES = 4  # of 512 KiB each, and 128 bytes a source
+BLOCK = 4096  # samples of a cycle that are counted anew for each look-up
 
 
 def parse_decimal(text: str, what: str, cure: str) -> Fraction:
@@ -63,34 +65,57 @@ class Segment:
     base: NDArray[np.int64]  # samples of every source of the run before the segment
 
 
+class Counted(NamedTuple):
+    """A cycle, and what it has given at every BLOCK samples, so that a place in it is counted in no time."""
+
+    cycle: NDArray[np.int64]
+    before: NDArray[np.int64]  # (blocks, S): samples of each source before the block
+
+
+def count_blocks(cycle: NDArray[np.int64], num_sources: int) -> Counted:
+    """Count a cycle block by block."""
+    blocks = CYCLE // BLOCK
+    before = np.zeros((blocks, num_sources), np.int64)
+    for block in range(1, blocks):
+        before[block] = before[block - 1] + np.bincount(
+            cycle[(block - 1) * BLOCK : block * BLOCK], minlength=num_sources
+        )
+    return Counted(cycle, before)
+
+
 class Cycles:
     """The cycles of a run's segments, the latest few kept."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._kept: OrderedDict[tuple[int, tuple[str, ...], int], NDArray[np.int64]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, tuple[str, ...], int], Counted] = OrderedDict()
 
     def cycle(self, segment: Segment, number: int) -> NDArray[np.int64]:
         """Which source (0 .. S-1) each sample of a cycle belongs to."""
+        return self._counted(segment, number).cycle
+
+    def _counted(self, segment: Segment, number: int) -> "Counted":
         # A segment that a cap ends before its first batch has the same start as its successor, with other sources.
         place = (segment.start, segment.names, number)
-        cycle = self._kept.pop(place, None)
-        if cycle is None:
+        counted = self._kept.pop(place, None)
+        if counted is None:
             keys = [key(self._seed, "cycle", name, segment.start, number) for name in segment.names]
             ranks = cycle_ranks(np.array(keys, np.uint64), segment.quotas_S)
             ranks.sort()
-            cycle = (ranks & np.uint64(0xFFFF)).astype(np.int64)
-        self._kept[place] = cycle
+            counted = count_blocks((ranks & np.uint64(0xFFFF)).astype(np.int64), len(keys))
+        self._kept[place] = counted
         if len(self._kept) > KEPT_CYCLES:
             self._kept.popitem(last=False)
-        return cycle
+        return counted
 
     def counts(self, segment: Segment, samples: int) -> NDArray[np.int64]:
         """Samples of each of the S sources among the segment's first so many."""
         number, place = divmod(samples, CYCLE)
         counts = segment.quotas_S * number
         if place:
-            counts += np.bincount(self.cycle(segment, number)[:place], minlength=len(counts))
+            cycle, before = self._counted(segment, number)
+            block = place // BLOCK
+            counts += before[block] + np.bincount(cycle[block * BLOCK : place], minlength=len(counts))
         return counts
 
     def consumed(self, segment: Segment, batch: int) -> NDArray[np.int64]:

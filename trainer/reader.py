@@ -5,7 +5,6 @@ Free of torch, so that a worker starts in a second. Nothing is kept but open sha
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -141,37 +140,30 @@ class Reader:
         return ReadBatch(rows, narrow, lost)
 
     def _gather(self, rows: Batch, phase: Phase, lost: dict[int, int]) -> NarrowBatch:
-        """Piece by piece, shard by shard: rows of a shard stand together in a batch."""
-        token_type = self._job.datasets[0].token_type
-        targets_BT = np.zeros((len(rows), phase.sequence_length), token_type)
-        edges = [0, *(np.flatnonzero(np.diff(rows.shard_G)) + 1).tolist(), len(rows)]
-        columns: list[tuple[Any, ...]] = []
-        for first, last in pairwise(edges):
-            shard = self._opened(int(rows.shard_G[first]), rows.number, lost) if last > first else None
-            if shard is None:
-                continue
-            counted = self._files.packed_rows(int(rows.shard_G[first]), phase.sequence_length)
-            pieces = pieces_of(shard, rows.row_G[first:last], phase.sequence_length, phase.packing, counted)
-            end_of_text = self._job.datasets[0].end_of_text
-            before_P = gather(shard, pieces, end_of_text, targets_BT[first:last])
-            columns.append((pieces[0] + first, pieces[1], pieces[3], before_P))
-        none = np.empty(0, np.int64)
-        joined = [np.concatenate(column) for column in zip(*columns, strict=True)] if columns else [none] * 4
-        row_P, column_P, length_P = (column.astype(np.int32) for column in joined[:3])
-        return NarrowBatch(targets_BT, row_P, column_P, length_P, joined[3])
+        """The rows' tokens, copied out of their shards; none for those of a lost shard."""
+        dataset = self._job.datasets[0]  # all have one tokenizer
+        targets_BT = np.zeros((len(rows), phase.sequence_length), dataset.token_type)
+        edge_B = np.ones(len(rows), np.bool_)  # rows of a shard stand together in a batch
+        np.not_equal(rows.shard_G[1:], rows.shard_G[:-1], out=edge_B[1:])
+        shards: list[OpenShard] = []
+        places = []
+        for shard in rows.shard_G[edge_B].tolist():
+            opened = self._opened(shard, rows.number, phase, lost)
+            places.append(-1 if opened is None else len(shards))
+            shards += [] if opened is None else [opened]
+        shard_B = np.array(places, np.int64)[np.cumsum(edge_B) - 1]
+        pieces = pieces_of(shards, shard_B, rows.row_G, phase.sequence_length, phase.packing)
+        before_P = gather(shards, pieces, dataset.end_of_text, targets_BT)
+        return NarrowBatch(targets_BT, pieces.row_P, pieces.column_P, pieces.length_P, before_P)
 
-    def _opened(self, shard: int, b: int, lost: dict[int, int]) -> OpenShard | None:
+    def _opened(self, shard: int, b: int, phase: Phase, lost: dict[int, int]) -> OpenShard | None:
         """The open shard; None for a lost one."""
-        if shard in self._open:
-            return self._open[shard]
         if self._lost.get(shard, b + 1) <= b or shard in lost:
             return None
         try:
-            path = self._files.path(shard)
-            if path is None:
-                assert self._shelf is not None, "a remote dataset is read through a cache"
-                path = self._shelf.path(shard)
-            opened = OpenShard(path, self._files.dataset(shard).token_type, int(self._files.tokens_N[shard]))
+            opened = self._open.get(shard) or self._open_shard(shard)
+            if phase.packing == "documents":
+                opened.placed(phase.sequence_length, self._files.packed_rows(shard, phase.sequence_length))
         except DatasetError:
             if not self._job.skip_lost:
                 raise
@@ -179,3 +171,10 @@ class Reader:
             return None
         self._open[shard] = opened
         return opened
+
+    def _open_shard(self, shard: int) -> OpenShard:
+        path = self._files.path(shard)
+        if path is None:
+            assert self._shelf is not None, "a remote dataset is read through a cache"
+            path = self._shelf.path(shard)
+        return OpenShard(path, self._files.dataset(shard).token_type, int(self._files.tokens_N[shard]))

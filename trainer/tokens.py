@@ -3,21 +3,25 @@
 A row is made of pieces: one of T tokens in packing `windows`, one a document in `documents`. What is copied first is
 narrow (the shard's own 2 or 4 bytes a token: little to send between processes), inputs and masks are derived from it.
 
-B rows of a batch, T tokens a row, P pieces, R record batches of a shard. Contracts, section 7, "Rows".
+B rows of a batch, T tokens a row, P pieces, S shards of a batch, R record batches of a shard. Contracts, section 7,
+"Rows".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pyarrow as pa
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from schemas.manifest import DatasetError
 from schemas.packing import place_documents
 
-__all__ = ["IGNORED", "NarrowBatch", "OpenShard", "Wide", "gather", "pieces_of", "widen"]
+__all__ = ["IGNORED", "NarrowBatch", "OpenShard", "Pieces", "Wide", "gather", "pieces_of", "widen"]
 
 IGNORED = -100  # a position without a target, as torch's cross_entropy takes it
 Ints = NDArray[np.int64]
@@ -31,6 +35,10 @@ class Placed(NamedTuple):
     length: NDArray[np.int32]
     column: NDArray[np.int32]  # of the row
     fresh: NDArray[np.bool_]  # begins its document
+
+    def addresses(self) -> tuple[int, ...]:
+        """Of the five arrays, for a kernel."""
+        return tuple(array.ctypes.data for array in self)
 
 
 class OpenShard:
@@ -51,25 +59,29 @@ class OpenShard:
             raise DatasetError(f"{path}: not a shard: {' '.join(str(error).split())}") from None
         if any(column.type.value_type != pa.from_numpy_dtype(token_type) for column in tokens):
             raise DatasetError(f"{path}: its tokens are {tokens[0].type.value_type}, the manifest says {token_type}")
-        self._whole = whole
-        self.file = np.frombuffer(whole, token_type, len(whole) // token_type.itemsize)
+        self._whole = whole  # the addresses below are good as long as it is
+        self.token_type = token_type
         offsets = [column.offsets.to_numpy() for column in tokens]
         counts = [int(each[-1] - each[0]) for each in offsets]
         self.starts_R = np.cumsum([0, *counts], dtype=np.int64)  # R + 1: tokens before each record batch
         if int(self.starts_R[-1]) != num_tokens:
             raise DatasetError(f"{path} has {self.starts_R[-1]} tokens, the manifest says {num_tokens}")
-        self.places_R = np.array(
-            [self._place(column) + int(each[0]) for column, each in zip(tokens, offsets, strict=True)], np.int64
-        )  # element of `file` that is the first token of each record batch
+        places = [
+            self._address(column, int(each[0]), count)
+            for column, each, count in zip(tokens, offsets, counts, strict=True)
+        ]
+        self.addresses_R = np.array([*places, 0], np.int64)  # R + 1: of the first token of each record batch
         self.lengths = np.concatenate([np.empty(0, np.int32), *(np.diff(each) for each in offsets)])
         self._placed: dict[int, Placed] = {}
 
-    def _place(self, column: pa.ListArray) -> int:
-        values = column.values.buffers()[1]
-        place = values.address - self._whole.address if values is not None else 0
-        if not 0 <= place <= len(self._whole) or place % self.file.itemsize:
+    def _address(self, column: pa.ListArray, first: int, count: int) -> int:
+        """Where tokens `first` to `first + count` of a column begin; they must lie in the file, as they are."""
+        values, size = column.values.buffers()[1], self.token_type.itemsize
+        begin = self._whole.address if values is None else values.address + (column.values.offset + first) * size
+        inside = self._whole.address <= begin <= begin + count * size <= self._whole.address + len(self._whole)
+        if first < 0 or count < 0 or not inside or begin % size:
             raise DatasetError(f"{self.path}: its tokens are compressed or not aligned: a shard is neither")
-        return place // self.file.itemsize + column.values.offset
+        return begin
 
     def document_of(self, tokens: Ints) -> Ints:
         """The documents (rows of the shard's file) that hold these tokens."""
@@ -93,7 +105,7 @@ def _place_pieces(lengths: NDArray[np.int32], sequence_length: int) -> Placed:
     by_row = np.argsort(placement.row, kind="stable")  # stable: pieces stay in the order in which they were placed
     row, length = placement.row[by_row], placement.length[by_row]
     num_rows = int(row[-1]) + 1 if len(row) else 0
-    first = np.searchsorted(row, np.arange(num_rows + 1))
+    first = np.searchsorted(row, np.arange(num_rows + 1)).astype(np.int64)
     before = np.cumsum(length) - length
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
     return Placed(
@@ -125,48 +137,95 @@ class Wide(NamedTuple):
     documents_BT: NDArray[np.int32] | None  # number of the document in its row; -1 where there is none
 
 
-def pieces_of(
-    shard: OpenShard, rows: Ints, sequence_length: int, packing: str, num_rows: int | None = None
-) -> tuple[Ints, ...]:
-    """Pieces of some rows: place in `rows`, column, start, length, whether one begins after an end-of-text.
+class Pieces(NamedTuple):
+    """Pieces of the rows of a batch, in order of (row, column)."""
 
-    `num_rows`: what the manifest counts, which the shard's packed rows are held against.
-    """
+    shard_P: Ints  # index among the batch's shards
+    row_P: NDArray[np.int32]  # of the batch
+    column_P: NDArray[np.int32]
+    start_P: Ints  # token of the shard
+    length_P: NDArray[np.int32]
+    fresh_P: NDArray[np.bool_]  # begins after an end-of-text, whatever stands before it
+
+
+def pieces_of(shards: Sequence[OpenShard], shard_B: Ints, row_B: Ints, sequence_length: int, packing: str) -> Pieces:
+    """The pieces of a batch: row `row_B` of shard `shard_B` (index among `shards`; -1: a lost one, no pieces)."""
     if packing == "windows":
-        places = np.arange(len(rows), dtype=np.int64)
-        start = rows * sequence_length
-        return places, np.zeros_like(places), start, np.full_like(places, sequence_length), start == 0
-    placed = shard.placed(sequence_length, num_rows)
-    counts = placed.first[rows + 1] - placed.first[rows]
-    places = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
-    chosen = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts) + placed.first[rows][places]
-    return places, placed.column[chosen], placed.start[chosen], placed.length[chosen], placed.fresh[chosen]
+        rows = np.flatnonzero(shard_B >= 0)
+        start_P, nothing = row_B[rows] * sequence_length, np.zeros(len(rows), np.int32)
+        whole = np.full(len(rows), sequence_length, np.int32)
+        return Pieces(shard_B[rows], rows.astype(np.int32), nothing, start_P, whole, start_P == 0)
+    tables = np.array([shard.placed(sequence_length).addresses() for shard in shards], np.int64).reshape(-1, 5)
+    return Pieces(*_placed_pieces(tables, shard_B, row_B))
 
 
-def gather(shard: OpenShard, pieces: tuple[Ints, ...], end_of_text: int, targets_BT: NDArray[Any]) -> Ints:
-    """Copy pieces (as `pieces_of` gives them) into rows of `targets_BT`; returns the token before each, (P,)."""
-    row, column, start, length, fresh = pieces
-    before_P = np.empty(len(row), np.int64)
-    arguments = (row, column, start, length, fresh)
-    _copy(shard.file, shard.places_R, shard.starts_R, *arguments, end_of_text, targets_BT, before_P)
+def gather(shards: Sequence[OpenShard], pieces: Pieces, end_of_text: int, targets_BT: NDArray[Any]) -> Ints:
+    """Copy pieces into rows of `targets_BT`; returns the token before each, (P,). One pass, whatever the shards."""
+    before_P = np.empty(len(pieces.row_P), np.int64)
+    if shards:
+        first_S = np.cumsum([0, *(len(shard.starts_R) for shard in shards)])
+        starts_R = np.concatenate([shard.starts_R for shard in shards])
+        addresses_R = np.concatenate([shard.addresses_R for shard in shards])
+        _copy(first_S, starts_R, addresses_R, *pieces, end_of_text, targets_BT, before_P)
     return before_P
 
 
+@intrinsic
+def _pointer(typing, address):  # type: ignore[no-untyped-def]
+    """An address as a pointer, which numba has no word for. The caller answers for what lies there."""
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return numba.types.voidptr(address), build
+
+
 @numba.njit(cache=True, nogil=True)
-def _copy(file, places_R, starts_R, row, column, start, length, fresh, end_of_text, targets_BT, before_P):  # type: ignore[no-untyped-def]
+def _copy(first_S, starts, addresses, shard, row, column, start, length, fresh, end_of_text, targets, before):  # type: ignore[no-untyped-def]
+    size = targets.itemsize
     for p in range(len(row)):
-        token, left, to = start[p], length[p], column[p]
-        r = np.searchsorted(starts_R, token, side="right") - 1
+        first, last = first_S[shard[p]], first_S[shard[p] + 1]
+        token, left, to = start[p], np.int64(length[p]), np.int64(column[p])
+        r = first + np.searchsorted(starts[first:last], token, side="right") - 1
         if fresh[p]:
-            before_P[p] = end_of_text
+            before[p] = end_of_text
         else:
-            q = r if token > starts_R[r] else np.searchsorted(starts_R, token - 1, side="right") - 1
-            before_P[p] = file[places_R[q] + token - 1 - starts_R[q]]
+            q = r if token > starts[r] else first + np.searchsorted(starts[first:last], token - 1, side="right") - 1
+            before[p] = numba.carray(_pointer(addresses[q] + (token - 1 - starts[q]) * size), 1, targets.dtype)[0]
         while left > 0:
-            count = min(left, starts_R[r + 1] - token)
-            place = places_R[r] + token - starts_R[r]
-            targets_BT[row[p], to : to + count] = file[place : place + count]
+            count = min(left, starts[r + 1] - token)
+            found = numba.carray(_pointer(addresses[r] + (token - starts[r]) * size), count, targets.dtype)
+            targets[row[p], to : to + count] = found
             token, left, to, r = token + count, left - count, to + count, r + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _placed_pieces(tables, shard_B, row_B):  # type: ignore[no-untyped-def]
+    """Look the rows up in the shards' `Placed`, whose arrays' addresses are the rows of `tables`."""
+    total = 0
+    for b in range(len(row_B)):
+        if shard_B[b] >= 0:
+            first = numba.carray(_pointer(tables[shard_B[b], 0]), row_B[b] + 2, np.int64)
+            total += first[row_B[b] + 1] - first[row_B[b]]
+    shard, start = np.empty(total, np.int64), np.empty(total, np.int64)
+    row, column, length = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.int32)
+    fresh = np.empty(total, np.bool_)
+    p = 0
+    for b in range(len(row_B)):
+        s = shard_B[b]
+        if s < 0:
+            continue
+        first = numba.carray(_pointer(tables[s, 0]), row_B[b] + 2, np.int64)
+        begin, end = first[row_B[b]], first[row_B[b] + 1]
+        starts = numba.carray(_pointer(tables[s, 1]), end, np.int64)
+        lengths = numba.carray(_pointer(tables[s, 2]), end, np.int32)
+        columns = numba.carray(_pointer(tables[s, 3]), end, np.int32)
+        fresh_of = numba.carray(_pointer(tables[s, 4]), end, np.bool_)
+        for i in range(begin, end):
+            shard[p], row[p] = s, b
+            column[p], start[p], length[p], fresh[p] = columns[i], starts[i], lengths[i], fresh_of[i]
+            p += 1
+    return shard, row, column, start, length, fresh
 
 
 def widen(batch: NarrowBatch, end_of_text: int, mask: bool) -> Wide:
@@ -192,13 +251,12 @@ def _widen(narrow, row_P, column_P, length_P, before_P, end, tokens, targets, po
             tokens[b, t] = before_P[p]
             tokens[b, t + 1 : stop] = narrow[b, t : stop - 1]
             targets[b, t:stop] = narrow[b, t:stop]
-            if mask:
-                begin = t
+            while mask and t < stop:
                 document += 1
-                for i in range(t, stop):
-                    if i > t and tokens[b, i] == end:
-                        begin = i
-                        document += 1
+                begin, t = t, t + 1
+                while t < stop and tokens[b, t] != end:
+                    t += 1
+                for i in range(begin, t):
                     positions[b, i] = i - begin
                     documents[b, i] = document
             t = stop

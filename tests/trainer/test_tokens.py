@@ -24,11 +24,10 @@ def opened(data: MadeDataset, number: int = 0) -> OpenShard:
 
 def read(shard: OpenShard, rows: list[int], length: int, packing: str, mask: bool = True) -> Wide:
     """Rows of one shard, widened."""
-    targets_BT = np.zeros((len(rows), length), shard.file.dtype)
-    pieces = pieces_of(shard, np.array(rows, np.int64), length, packing)
-    before_P = gather(shard, pieces, END_OF_TEXT, targets_BT)
-    row, column, _, count, _ = (each.astype(np.int32) for each in pieces)
-    return widen(NarrowBatch(targets_BT, row, column, count, before_P), END_OF_TEXT, mask)
+    targets_BT = np.zeros((len(rows), length), shard.token_type)
+    pieces = pieces_of([shard], np.zeros(len(rows), np.int64), np.array(rows, np.int64), length, packing)
+    before_P = gather([shard], pieces, END_OF_TEXT, targets_BT)
+    return widen(NarrowBatch(targets_BT, pieces.row_P, pieces.column_P, pieces.length_P, before_P), END_OF_TEXT, mask)
 
 
 def by_hand(documents: list[list[int]], length: int, packing: str) -> list[Row]:
