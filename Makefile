@@ -14,7 +14,7 @@ BIN := .cache/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint tools bench-peers constraints clean
+.PHONY: help venv demo test lint tools bench-peers bench-loaders constraints clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -64,6 +64,10 @@ $(BIN)/.$(notdir $(PRISM)): ; $(call go_install,$(PRISM))
 bench-peers: $(VENV)/bin/uv
 	$(VENV)/bin/uv venv --quiet --python $(VENV)/bin/python .cache/peers
 	$(PIP) --python .cache/peers/bin/python '$(DATATROVE)' spacy trafilatura datasketch rensa tiktoken tokenizers
+
+bench-loaders: $(VENV)/bin/uv
+	$(VENV)/bin/uv venv --quiet --python $(VENV)/bin/python .cache/peers-trainer
+	$(PIP) --python .cache/peers-trainer/bin/python litdata==0.2.76 mosaicml-streaming==0.13.0
 
 constraints: $(VENV)/bin/uv
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \

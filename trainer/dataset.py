@@ -95,7 +95,7 @@ class Dataset:
     @cached_property
     def bytes_N(self) -> NDArray[np.int64]:
         """Size of each shard's file, by the manifest."""
-        return self.table["bytes"].to_numpy()[self.number_N]
+        return _numbers(self.table["bytes"])[self.number_N]
 
     @cached_property
     def faults(self) -> dict[int, str]:
@@ -129,30 +129,29 @@ def open_dataset(uri: str, generation: int | None = None, name: str | None = Non
     """
     manifest = read_manifest(uri, generation)
     table = read_shards(uri, manifest)
-    number_N = np.flatnonzero(_equals(table["split"], "train") & table["retired_in"].is_null().to_numpy())
+    number_N = np.flatnonzero(
+        _equals(table["split"], "train") & _numbers(table["retired_in"].is_null().cast(pa.int8()))
+    )
     if not len(number_N):
         raise DatasetError(f"{uri}: generation {manifest.generation} has no shard of split train")
     return Dataset(uri, name or "", manifest, table, number_N, _shards(table, number_N, name or ""))
-
-
-# No Python value is handed to Arrow here: at the first one it imports pandas, which takes a second.
 
 
 def _shards(table: pa.Table, number_N: NDArray[np.int64], name: str) -> Shards:
     digests = _digests(table["sha256"])
     column = table["source"].combine_chunks().dictionary_encode()
     names = [f"{name}:{source}" if name else source for source in column.dictionary.to_pylist()]
-    in_use_N = column.indices.to_numpy()[number_N]
+    in_use_N = np.from_dlpack(column.indices)[number_N]
     sources = sort_names(names[source] for source in np.unique(in_use_N).tolist())
     place = np.array([sources.index(source) if source in sources else -1 for source in names], np.int32)
     replaces = table["replaces"].combine_chunks()
-    first = replaces.offsets.to_numpy()
-    numbers, replaced = np.flatnonzero(np.diff(first)).tolist(), digests[replaces.values.to_numpy()]
+    first = np.from_dlpack(replaces.offsets)
+    numbers, replaced = np.flatnonzero(np.diff(first)).tolist(), digests[np.from_dlpack(replaces.values)]
     return Shards(
         sources=tuple(sources),
         source_N=place[in_use_N],
         sha256_N=digests[number_N],
-        tokens_N=table["tokens"].to_numpy()[number_N],
+        tokens_N=_numbers(table["tokens"])[number_N],
         packed_rows=_packed_rows(table["packed_rows"], number_N),
         replaces={
             digests[number].tobytes(): tuple(old.tobytes() for old in replaced[first[number] : first[number + 1]])
@@ -161,10 +160,15 @@ def _shards(table: pa.Table, number_N: NDArray[np.int64], name: str) -> Shards:
     )
 
 
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column without nulls. Not by `to_numpy`, which first imports pandas, for a second."""
+    return np.from_dlpack(column.combine_chunks())
+
+
 def _equals(column: pa.ChunkedArray, text: str) -> NDArray[np.bool_]:
     encoded = column.combine_chunks().dictionary_encode()
     same = np.array([each == text for each in encoded.dictionary.to_pylist()], np.bool_)
-    return same[encoded.indices.to_numpy()]
+    return same[np.from_dlpack(encoded.indices)]
 
 
 def _digests(column: pa.ChunkedArray) -> NDArray[np.uint8]:

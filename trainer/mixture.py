@@ -88,6 +88,7 @@ class Cycles:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self._last: tuple[Segment | None, int, NDArray[np.int64]] = (None, 0, np.empty(0, np.int64))
         self._kept: OrderedDict[tuple[int, tuple[str, ...], int], Counted] = OrderedDict()
 
     def cycle(self, segment: Segment, number: int) -> NDArray[np.int64]:
@@ -120,9 +121,13 @@ class Cycles:
 
     def consumed(self, segment: Segment, batch: int) -> NDArray[np.int64]:
         """Samples of every source of the run before a batch of the segment, or before the one after its last."""
+        kept, number, last = self._last
+        if kept is segment and number == batch:  # what a batch ends with, the next begins with
+            return last.copy()
         consumed = segment.base.copy()
         consumed[segment.sources_S] += self.counts(segment, (batch - segment.start) * segment.global_batch)
-        return consumed
+        self._last = (segment, batch, consumed)
+        return consumed.copy()
 
     def places(
         self, segment: Segment, number: int, source_N: NDArray[np.int64], j_N: NDArray[np.int64]

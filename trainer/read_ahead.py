@@ -1,5 +1,6 @@
 """A rank's batches, finished ahead of their consumer: by a thread of this process, and workers behind it if wanted."""
 
+import atexit
 import queue
 import threading
 from collections.abc import Generator
@@ -36,6 +37,8 @@ class ReadAhead:
         self._workers = [Worker(job, start + w, workers) for w in range(workers)]
         self._thread = threading.Thread(target=self._run, name="token-stream", daemon=True)
         self._thread.start()
+        # A thread that is still at work when the interpreter ends may bring down the process with it.
+        atexit.register(self.close)
 
     def take(self) -> tuple[TokenBatch, dict[int, int]] | None:
         """The next batch, and the shards that it was the first to miss; None after the last."""
@@ -47,6 +50,7 @@ class ReadAhead:
 
     def close(self) -> None:
         """End the thread, the workers and the fetcher."""
+        atexit.unregister(self.close)
         self._stopping.set()
         for worker in self._workers:
             worker.close()

@@ -3,6 +3,7 @@
 Free of torch, so that a worker starts in a second. Nothing is kept but open shards: batch b is read alike by anyone.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,9 +13,11 @@ import numpy as np
 from schemas.manifest import DatasetError
 from trainer.dataset import Dataset, ShardFiles
 from trainer.order import Batch, EndOfRun, Order, Phase, Window, slice_of
-from trainer.tokens import NarrowBatch, OpenShard, gather, pieces_of
+from trainer.tokens import Layout, NarrowBatch, OpenShard, gather, pieces_of
 
 __all__ = ["Job", "ReadBatch", "Reader", "ShardLost", "Shelf", "UseOfShards"]
+
+NEVER = 2**62
 
 
 class ShardLost(DatasetError):
@@ -106,6 +109,9 @@ class Reader:
         self._files = ShardFiles(self.order.shards, job.datasets)
         self._lost = dict(job.lost)
         self._open: dict[int, OpenShard] = {}
+        self._slot_N = np.empty(len(self.order.shards.source_N), np.int64)  # place in the layout; -1: not open
+        self._cut: tuple[int, str] | None = None  # sequence length and packing that the open shards were checked for
+        self._arrange()
         self._use = UseOfShards(self.order, start)
 
     def batches(self, start: int, step: int = 1) -> Iterator[ReadBatch]:
@@ -122,19 +128,20 @@ class Reader:
     def close(self) -> None:
         """Let go of all shards."""
         self._open.clear()
+        self._arrange()
         if self._shelf is not None:
             self._shelf.close()
 
     def read(self, b: int) -> ReadBatch:
         """This rank's rows of a batch. Raises EndOfRun past the last, DatasetError for a bad shard that must not be."""
-        for shard in self._use.over(b):
-            self._open.pop(shard, None)
+        phase = self.order.phase_of(b)
+        self._close_shards(b, phase)
         if self._shelf is not None:
             self._shelf.past(b)
         rows = slice_of(self.order.batch(b), self._job.rank, self._job.world)
         lost: dict[int, int] = {}
         try:
-            narrow = self._gather(rows, self.order.phase_of(b), lost)
+            narrow = self._gather(rows, phase, lost)
         finally:
             self._lost |= lost
         return ReadBatch(rows, narrow, lost)
@@ -143,38 +150,58 @@ class Reader:
         """The rows' tokens, copied out of their shards; none for those of a lost shard."""
         dataset = self._job.datasets[0]  # all have one tokenizer
         targets_BT = np.zeros((len(rows), phase.sequence_length), dataset.token_type)
-        edge_B = np.ones(len(rows), np.bool_)  # rows of a shard stand together in a batch
-        np.not_equal(rows.shard_G[1:], rows.shard_G[:-1], out=edge_B[1:])
-        shards: list[OpenShard] = []
-        places = []
-        for shard in rows.shard_G[edge_B].tolist():
-            opened = self._opened(shard, rows.number, phase, lost)
-            places.append(-1 if opened is None else len(shards))
-            shards += [] if opened is None else [opened]
-        shard_B = np.array(places, np.int64)[np.cumsum(edge_B) - 1]
-        pieces = pieces_of(shards, shard_B, rows.row_G, phase.sequence_length, phase.packing)
-        before_P = gather(shards, pieces, dataset.end_of_text, targets_BT)
+        closed = self._slot_N[rows.shard_G] < 0
+        if closed.any():
+            for shard in np.unique(rows.shard_G[closed]).tolist():
+                if self._lost.get(shard, NEVER) > rows.number and not self._try_shard(shard, phase):
+                    lost[shard] = rows.number
+            self._arrange()
+        slot_B = self._slot_N[rows.shard_G]
+        pieces = pieces_of(self._layout, slot_B, rows.row_G, phase.sequence_length, phase.packing)
+        before_P = gather(self._layout, pieces, dataset.end_of_text, targets_BT)
         return NarrowBatch(targets_BT, pieces.row_P, pieces.column_P, pieces.length_P, before_P)
 
-    def _opened(self, shard: int, b: int, phase: Phase, lost: dict[int, int]) -> OpenShard | None:
-        """The open shard; None for a lost one."""
-        if self._lost.get(shard, b + 1) <= b or shard in lost:
-            return None
+    # ------------------------------------------------------------ open shards
+
+    def _arrange(self) -> None:
+        self._slot_N[:] = -1
+        self._slot_N[list(self._open)] = np.arange(len(self._open))
+        self._layout = Layout(self._open.values())
+
+    def _close_shards(self, b: int, phase: Phase) -> None:
+        """Let go of what batch b and later ones do not read in the windows that have begun, or as it was checked."""
+        gone = [shard for shard in self._use.over(b) if shard in self._open]
+        cut = (phase.sequence_length, phase.packing)
+        if cut != self._cut:
+            gone, self._cut = list(self._open), cut
+        for shard in gone:
+            del self._open[shard]
+        if gone:
+            self._arrange()
+
+    def _try_shard(self, shard: int, phase: Phase) -> bool:
+        """Open a shard. False, or DatasetError, for a bad one, by what the job says of lost shards."""
         try:
-            opened = self._open.get(shard) or self._open_shard(shard)
+            opened = self._open_shard(shard)
             if phase.packing == "documents":
                 opened.placed(phase.sequence_length, self._files.packed_rows(shard, phase.sequence_length))
         except DatasetError:
             if not self._job.skip_lost:
                 raise
-            lost[shard] = b
-            return None
+            return False
         self._open[shard] = opened
-        return opened
+        return True
 
     def _open_shard(self, shard: int) -> OpenShard:
-        path = self._files.path(shard)
-        if path is None:
-            assert self._shelf is not None, "a remote dataset is read through a cache"
+        token_type, num_tokens = self._files.dataset(shard).token_type, int(self._files.tokens_N[shard])
+        local = self._files.path(shard)
+        if local is not None:
+            return OpenShard(local, token_type, num_tokens)
+        assert self._shelf is not None, "a remote dataset is read through a cache"
+        while True:
             path = self._shelf.path(shard)
-        return OpenShard(path, self._files.dataset(shard).token_type, int(self._files.tokens_N[shard]))
+            try:
+                return OpenShard(path, token_type, num_tokens)
+            except DatasetError:
+                if os.path.exists(path):
+                    raise  # else it was evicted meanwhile for a reader that is behind, and comes again

@@ -94,16 +94,16 @@ class TokenStream(IterableDataset[TokenBatch]):
             raise ValueError(f"give TokenStream workers={loader.num_workers}, and DataLoader num_workers=0")
         self.close()
         running = self._running = ReadAhead(self._job_now(), self._next, self.workers, self.mask == "documents")
-        while self._running is running:
-            found = running.take()
-            if found is None:
+        try:
+            while self._running is running and (found := running.take()) is not None:
+                batch, lost = found
+                self.join_lost({self._sha256(shard): first for shard, first in lost.items()})
+                batch.mask_lost(self._lost, self.order)
+                self._next, self._delivered = batch.batch + 1, self._delivered + 1
+                yield batch
+        finally:  # also when the consumer has enough
+            if self._running is running:
                 self.close()
-                return
-            batch, lost = found
-            self.join_lost({self._sha256(shard): first for shard, first in lost.items()})
-            batch.mask_lost(self._lost, self.order)
-            self._next, self._delivered = batch.batch + 1, self._delivered + 1
-            yield batch
 
     def close(self) -> None:
         """End threads and workers; the stream may be iterated over again."""

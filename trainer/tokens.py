@@ -3,11 +3,11 @@
 A row is made of pieces: one of T tokens in packing `windows`, one a document in `documents`. What is copied first is
 narrow (the shard's own 2 or 4 bytes a token: little to send between processes), inputs and masks are derived from it.
 
-B rows of a batch, T tokens a row, P pieces, S shards of a batch, R record batches of a shard. Contracts, section 7,
+B rows of a batch, T tokens a row, P pieces, S open shards, R record batches of a shard. Contracts, section 7,
 "Rows".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from schemas.manifest import DatasetError
 from schemas.packing import place_documents
 
-__all__ = ["IGNORED", "NarrowBatch", "OpenShard", "Pieces", "Wide", "gather", "pieces_of", "widen"]
+__all__ = ["IGNORED", "Layout", "NarrowBatch", "OpenShard", "Pieces", "Wide", "gather", "pieces_of", "widen"]
 
 IGNORED = -100  # a position without a target, as torch's cross_entropy takes it
 Ints = NDArray[np.int64]
@@ -61,7 +61,7 @@ class OpenShard:
             raise DatasetError(f"{path}: its tokens are {tokens[0].type.value_type}, the manifest says {token_type}")
         self._whole = whole  # the addresses below are good as long as it is
         self.token_type = token_type
-        offsets = [column.offsets.to_numpy() for column in tokens]
+        offsets = [np.from_dlpack(column.offsets) for column in tokens]  # `to_numpy` imports pandas first
         counts = [int(each[-1] - each[0]) for each in offsets]
         self.starts_R = np.cumsum([0, *counts], dtype=np.int64)  # R + 1: tokens before each record batch
         if int(self.starts_R[-1]) != num_tokens:
@@ -137,10 +137,29 @@ class Wide(NamedTuple):
     documents_BT: NDArray[np.int32] | None  # number of the document in its row; -1 where there is none
 
 
+class Layout:
+    """Open shards side by side, as the kernels read them: made anew when one is opened or closed. S shards."""
+
+    def __init__(self, shards: Iterable[OpenShard]) -> None:
+        self._shards = tuple(shards)  # kept: the addresses are theirs
+        self.first_S = np.cumsum([0, *(len(shard.starts_R) for shard in self._shards)])  # S + 1
+        none = np.empty(0, np.int64)
+        self.starts_R = np.concatenate([none, *(shard.starts_R for shard in self._shards)])
+        self.addresses_R = np.concatenate([none, *(shard.addresses_R for shard in self._shards)])
+        self._tables: dict[int, Ints] = {}
+
+    def tables(self, sequence_length: int) -> Ints:
+        """(S, 5) addresses of each shard's `Placed`."""
+        if sequence_length not in self._tables:
+            addresses = [shard.placed(sequence_length).addresses() for shard in self._shards]
+            self._tables[sequence_length] = np.array(addresses, np.int64).reshape(-1, 5)
+        return self._tables[sequence_length]
+
+
 class Pieces(NamedTuple):
     """Pieces of the rows of a batch, in order of (row, column)."""
 
-    shard_P: Ints  # index among the batch's shards
+    shard_P: Ints  # index in the layout
     row_P: NDArray[np.int32]  # of the batch
     column_P: NDArray[np.int32]
     start_P: Ints  # token of the shard
@@ -148,36 +167,37 @@ class Pieces(NamedTuple):
     fresh_P: NDArray[np.bool_]  # begins after an end-of-text, whatever stands before it
 
 
-def pieces_of(shards: Sequence[OpenShard], shard_B: Ints, row_B: Ints, sequence_length: int, packing: str) -> Pieces:
-    """The pieces of a batch: row `row_B` of shard `shard_B` (index among `shards`; -1: a lost one, no pieces)."""
+def pieces_of(layout: Layout, shard_B: Ints, row_B: Ints, sequence_length: int, packing: str) -> Pieces:
+    """The pieces of a batch: row `row_B` of shard `shard_B` (index in the layout; -1: a lost one, no pieces).
+
+    The rows must be there: of a layout's shards, nothing is checked here.
+    """
     if packing == "windows":
         rows = np.flatnonzero(shard_B >= 0)
         start_P, nothing = row_B[rows] * sequence_length, np.zeros(len(rows), np.int32)
         whole = np.full(len(rows), sequence_length, np.int32)
         return Pieces(shard_B[rows], rows.astype(np.int32), nothing, start_P, whole, start_P == 0)
-    tables = np.array([shard.placed(sequence_length).addresses() for shard in shards], np.int64).reshape(-1, 5)
-    return Pieces(*_placed_pieces(tables, shard_B, row_B))
+    return Pieces(*_placed_pieces(layout.tables(sequence_length), shard_B, row_B))
 
 
-def gather(shards: Sequence[OpenShard], pieces: Pieces, end_of_text: int, targets_BT: NDArray[Any]) -> Ints:
+def gather(layout: Layout, pieces: Pieces, end_of_text: int, targets_BT: NDArray[Any]) -> Ints:
     """Copy pieces into rows of `targets_BT`; returns the token before each, (P,). One pass, whatever the shards."""
     before_P = np.empty(len(pieces.row_P), np.int64)
-    if shards:
-        first_S = np.cumsum([0, *(len(shard.starts_R) for shard in shards)])
-        starts_R = np.concatenate([shard.starts_R for shard in shards])
-        addresses_R = np.concatenate([shard.addresses_R for shard in shards])
-        _copy(first_S, starts_R, addresses_R, *pieces, end_of_text, targets_BT, before_P)
+    places = (layout.first_S, layout.starts_R, layout.addresses_R)
+    _copy(*places, *pieces, end_of_text, targets_BT, before_P)
     return before_P
 
 
-@intrinsic
-def _pointer(typing, address):  # type: ignore[no-untyped-def]
+def _as_pointer(typing, address):  # type: ignore[no-untyped-def]
     """An address as a pointer, which numba has no word for. The caller answers for what lies there."""
 
     def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return numba.types.voidptr(address), build
+
+
+_pointer: Any = intrinsic(_as_pointer)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -153,6 +153,7 @@ def batches_of(stream: TokenStream) -> dict[int, str]:
 # ---------------------------------------------------------------- the limit
 
 
+@pytest.mark.slow
 def test_two_epochs_from_s3_stay_below_the_smallest_limit(
     data: MadeDataset, local: dict[int, str], s3: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -287,7 +288,11 @@ def test_a_shard_that_stays_bad_may_be_skipped_and_is_recorded(
     assert web.tries[path_of(data, 20)] == 0 or first > 0
 
 
-def test_a_store_that_fails_is_no_lost_shard(data: MadeDataset, web: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_store_that_fails_is_no_lost_shard(
+    data: MadeDataset, web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.fetcher.TRIES", 1)  # the store has patience of its own
     stream = stream_of(web.uri, str(tmp_path), 64 << 20, on_lost_shard="skip", **SETTINGS)
     web.faults = {path_of(data, 20): (error_page, 99)}
     web.shutdown()
@@ -316,6 +321,7 @@ def kill_after(process: "subprocess.Popen[str]", lines: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_another_rank_takes_over_from_a_killed_fetcher(
     data: MadeDataset, web: Any, local: dict[int, str], tmp_path: Path
 ) -> None:
@@ -333,6 +339,7 @@ def test_another_rank_takes_over_from_a_killed_fetcher(
     assert list((cache / "readers").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_living_rank_goes_on_when_the_fetching_one_is_killed(
     data: MadeDataset, web: Any, local: dict[int, str], tmp_path: Path
 ) -> None:
@@ -359,6 +366,7 @@ def _wait_for_lock(cache: Path, process: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_what_killed_runs_left_is_checked_and_used_again(
     data: MadeDataset, web: Any, local: dict[int, str], tmp_path: Path
 ) -> None:
@@ -381,7 +389,8 @@ def test_what_killed_runs_left_is_checked_and_used_again(
 
 def test_a_cache_that_another_run_uses_is_refused(data: MadeDataset, web: Any, tmp_path: Path) -> None:
     first = stream_of(web.uri, str(tmp_path), 64 << 20, **SETTINGS)
-    next(iter(first))
+    batches = iter(first)
+    next(batches)
     other = stream_of(web.uri, str(tmp_path), 64 << 20, **(SETTINGS | {"seed": 4}))
     with pytest.raises(StorageError, match=f"another training \\(process {os.getpid()}\\) uses this cache"):
         next(iter(other))

@@ -3,6 +3,9 @@
 import hashlib
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -14,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from schemas.manifest import DatasetError
+from tests.servers import ROOT
 from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset, made, some_documents
 from trainer.dataset import Dataset, open_dataset
 from trainer.order import Order, Phase, roll
@@ -186,6 +190,16 @@ def test_a_stream_is_a_dataset_of_whole_batches_for_torch(
         list(DataLoader(stream, batch_size=None, num_workers=2))
 
 
+def test_a_process_ends_well_in_the_middle_of_a_stream(tmp_path: Path) -> None:
+    data = made(tmp_path, {"web": [160, 160]})
+    settings = f"sequence_length=16, global_batch=4, workers=1, rank=0, world=1, data={data.uri!r}"
+    lines = (
+        f"from trainer.stream import TokenStream\nbatches = iter(TokenStream({settings}))\nprint(next(batches).batch)"
+    )
+    done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
 # ---------------------------------------------------------------- masks, packing
 
 
@@ -261,6 +275,7 @@ def test_iteration_goes_on_where_it_stood(run: tuple[list[Dataset], list[Phase]]
         if len(found) == before:
             break
     assert found == whole
+    assert not [thread for thread in threading.enumerate() if thread.name == "token-stream"]
 
 
 # ---------------------------------------------------------------- bad input

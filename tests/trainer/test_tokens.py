@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas.manifest import DatasetError
 from schemas.packing import place_documents
 from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset, made
-from trainer.tokens import IGNORED, NarrowBatch, OpenShard, Wide, gather, pieces_of, widen
+from trainer.tokens import IGNORED, Layout, NarrowBatch, OpenShard, Wide, gather, pieces_of, widen
 
 U16, U32 = np.dtype(np.uint16), np.dtype(np.uint32)
 Row = tuple[list[int], list[int], list[int], list[int]]
@@ -25,8 +25,9 @@ def opened(data: MadeDataset, number: int = 0) -> OpenShard:
 def read(shard: OpenShard, rows: list[int], length: int, packing: str, mask: bool = True) -> Wide:
     """Rows of one shard, widened."""
     targets_BT = np.zeros((len(rows), length), shard.token_type)
-    pieces = pieces_of([shard], np.zeros(len(rows), np.int64), np.array(rows, np.int64), length, packing)
-    before_P = gather([shard], pieces, END_OF_TEXT, targets_BT)
+    layout = Layout([shard])
+    pieces = pieces_of(layout, np.zeros(len(rows), np.int64), np.array(rows, np.int64), length, packing)
+    before_P = gather(layout, pieces, END_OF_TEXT, targets_BT)
     return widen(NarrowBatch(targets_BT, pieces.row_P, pieces.column_P, pieces.length_P, before_P), END_OF_TEXT, mask)
 
 
