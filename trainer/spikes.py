@@ -1,8 +1,9 @@
 """When a step's loss or gradient norm stands out from the steps before it: a robust z-score.
 
-z = (value - median) / (1.4826 MAD), over the last accepted steps. Median and MAD (median absolute deviation; 1.4826
-makes it the standard deviation of normal noise) are not moved by the outliers that they are to find, where a mean and
-a standard deviation are. A falling loss is no spike: only values above the median count.
+z = (value - trend) / (1.4826 MAD), over the last accepted steps. Trend and MAD (the median absolute deviation from the
+trend; 1.4826 makes it the standard deviation of normal noise) are made of medians, which the outliers that they are to
+find do not move. Without the trend the fall of a young loss would count as noise and hide what stands out of it. A
+falling loss is no spike: only values above the trend count.
 """
 
 import math
@@ -61,17 +62,20 @@ class SpikeRule:
         history = self._history[name]
         what = "loss" if name == "loss" else "gradient norm"
         return (
-            f"{what} {value:.4g}, {score:.1f} robust deviations above the median {median(history):.4g} "
-            f"of {len(history)} steps"
+            f"{what} {value:.4g}, {score:.1f} robust deviations above the trend of {len(history)} steps, "
+            f"whose median is {median(history):.4g}"
         )
 
     def _score(self, name: str, value: float) -> float:
-        history = self._history[name]
+        history = list(self._history[name])
         if len(history) < self._warmup:
             return 0.0
-        middle = median(history)
-        spread = NORMAL * median(abs(each - middle) for each in history)
-        return (value - middle) / max(spread, LEAST_SPREAD[name] * abs(middle), 1e-12)
+        slope = _slope(history)
+        level = [each - slope * place for place, each in enumerate(history)]
+        middle = median(level)
+        spread = NORMAL * median(abs(each - middle) for each in level)
+        least = LEAST_SPREAD[name] * abs(median(history))
+        return (value - middle - slope * len(history)) / max(spread, least, 1e-12)
 
     def state_dict(self) -> dict[str, Sequence[float]]:
         """The history, as JSON keeps it to the last bit."""
@@ -82,3 +86,9 @@ class SpikeRule:
         for name, values in self._history.items():
             values.clear()
             values.extend(state.get(name, ()))
+
+
+def _slope(values: Sequence[float]) -> float:
+    """Change a step: between the medians of the earlier and the later half."""
+    half = len(values) // 2
+    return (median(values[-half:]) - median(values[:half])) / (len(values) - half)

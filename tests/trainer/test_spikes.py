@@ -28,20 +28,31 @@ def spikes(judge: SpikeRule, values: list[tuple[float, float]]) -> list[int]:
     return [step for step, (loss, norm) in enumerate(values) if judge.judge(loss, norm).spike]
 
 
+def judged(values: list[float], **options: int) -> SpikeRule:
+    """A rule that has seen losses."""
+    judge = rule("log", warmup=8, **options)
+    for loss in values:
+        judge.judge(loss, 1.0)
+    return judge
+
+
+# Both halves have the median 2.5, so that there is no trend; deviations 1.5 .5 .5 97.5 twice, their median 1.
+LEVEL = [1.0, 2.0, 3.0, 100.0, 1.0, 2.0, 3.0, 100.0]
+
+
 def test_the_score_is_the_deviation_from_the_median_over_the_scaled_mad() -> None:
-    judge = rule(window=16, warmup=5)
-    for loss in (1.0, 2.0, 3.0, 4.0, 100.0):
-        judge.judge(loss, 1.0)
-    # Median 3, deviations 2 1 0 1 97, their median 1.
-    assert judge.judge(5.0, 1.0).score == pytest.approx(2 / 1.4826)
+    assert judged(LEVEL).judge(5.0, 1.0).score == pytest.approx(2.5 / 1.4826)
 
 
-@pytest.mark.parametrize(("value", "spike"), [(3 + 7.999 * 1.4826, False), (3 + 8.001 * 1.4826, True)])
+def test_a_trend_is_followed_and_its_noise_measured_around_it() -> None:
+    # Two less a step; deviations .5 each.
+    falling = [20.5, 17.5, 16.5, 13.5, 12.5, 9.5, 8.5, 5.5]
+    assert judged(falling).judge(4.0 + 2.0, 1.0).score == pytest.approx(2.0 / (0.5 * 1.4826))
+
+
+@pytest.mark.parametrize(("value", "spike"), [(2.5 + 7.999 * 1.4826, False), (2.5 + 8.001 * 1.4826, True)])
 def test_a_step_is_a_spike_above_the_threshold(value: float, spike: bool) -> None:
-    judge = rule(warmup=5)
-    for loss in (1.0, 2.0, 3.0, 4.0, 100.0):
-        judge.judge(loss, 1.0)
-    assert judge.judge(value, 1.0).spike is spike
+    assert judged(LEVEL).judge(value, 1.0).spike is spike
 
 
 def test_ordinary_noise_makes_no_alarm_and_heavy_tails_few() -> None:
@@ -57,6 +68,14 @@ def test_a_planted_run_of_spikes_is_found_and_nothing_else(action: str) -> None:
         values[step] = (values[step][0] + 2.0, values[step][1])
     values[500] = (values[500][0], values[500][1] * 5)
     assert spikes(rule(action), values) == [*range(400, 410), 500]
+
+
+def test_a_spike_of_one_nat_is_found_while_the_loss_still_falls() -> None:
+    for seed in range(6):
+        judge, values = rule(), curve(seed, 301)
+        assert values[172][0] - values[300][0] > 1  # over the window
+        spikes(judge, values[:300])
+        assert judge.judge(values[300][0] + 1, values[300][1]).spike is True
 
 
 def test_the_reason_names_the_value_that_stands_out() -> None:
