@@ -66,6 +66,7 @@ def train(config: Config) -> int:
         try:
             return loop(t)
         finally:
+            t.checkpoints.close()
             t.stream.close()
             t.tell.close()
 
