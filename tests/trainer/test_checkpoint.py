@@ -430,7 +430,7 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_what_it_left_is_swept
         assert step >= before
         before = step
     assert before > 5
-    # Kills between a commit and the deletion of old ones leave more than two; the next save that is left alone does not.
+    # Kills between a commit and the deletion of old ones leave more than two, until a save is left alone.
     checkpoints = Checkpoints(str(tmp_path / "c"), keep_last=2)
     checkpoints.sweep()
     checkpoints.save(before + 1, big(before + 1), {"step": before + 1})
