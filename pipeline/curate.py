@@ -18,6 +18,7 @@ from pipeline.ingest.parts import asset_digests, fingerprint, ingest_task, load_
 from pipeline.ingest.plan import check_abutting, plan_tasks
 from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
 from pipeline.measure.signals import SIGNAL_NAMES, resolve_rules
+from pipeline.pack.copies import check_shards
 from pipeline.pack.pack import pack
 from pipeline.pack.previous import Previous, load_previous
 from pipeline.pack.tokenizer import check_tokenizer
@@ -97,11 +98,14 @@ class Decided:
 def curate(job: Job) -> Manifest:
     """Make the dataset, or bring it up to date with its recipe; returns the generation that is now newest.
 
-    Hold `driver_lock(job.output)`: what a killed driver left half-written is removed.
-    Raises ValueError when the output holds a dataset of another recipe, StorageError when a store fails, and
-    ConservationError when a record is not accounted for; whatever it raises, the dataset is as it was.
+    Hold `writer_lock(job.output)`: what a killed driver left half-written is removed.
+    Raises ValueError when the output holds a dataset of another recipe, DatasetError when it has a shard that is not
+    whole, StorageError when a store fails, and ConservationError when a record is not accounted for; whatever it
+    raises, the dataset is as it was.
     """
     planned = plan(job)
+    if planned.previous:
+        check_shards(job.output, planned.previous.shards)
     with swept_work(job.work, job.output):
         ingest(job, planned)
         measured = load_measured(job, planned)

@@ -210,6 +210,39 @@ def test_a_corrupt_shard_is_named(recipe: Path, tmp_path: Path, capsys) -> None:
     assert shard.name in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_nothing_is_copied_from_a_corrupt_shard_into_the_next_generation(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    shard = next((out / "shards").glob(f"*-{split}-*"))
+    whole = shard.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    change = ("--set", "rules.gopher.too_few_words=10")
+    assert run(recipe, out, *change) == 1
+    said = capsys.readouterr().err
+    assert f"{shard.name}: it has sha256" in said
+    assert "Traceback" not in said
+    assert not (out / "manifest" / "g2.json").exists()
+    shard.write_bytes(whole)
+    assert run(recipe, out, *change) == 0
+    checked(out, capsys)
+
+
+def test_a_missing_shard_is_no_dataset_that_is_up_to_date(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    shard = next((out / "shards").iterdir())
+    shard.unlink()
+    assert run(recipe, out) == 1
+    assert f"{shard.name}: the shard is missing: copy it again" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

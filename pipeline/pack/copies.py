@@ -3,17 +3,20 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.pack.documents import fixed_rows
-from pipeline.pack.files import open_arrow, read_columns
+from pipeline.pack.files import read_columns
 from pipeline.pack.plan import PackGroup, Plan
 from schemas import storage
-from schemas.manifest import shard_group
+from schemas.manifest import DatasetError, file_digest, shard_group
 
-__all__ = ["OldRows", "OldShards", "take_tokens"]
+__all__ = ["OldRows", "OldShards", "check_shards"]
+
+CURE = "copy it again from where it is whole, or run with another --output (and --work, to read no crawl again)"
 
 Tokens = NDArray[np.integer]  # type: ignore[type-arg]
 
@@ -24,11 +27,13 @@ class OldShards:
     def __init__(self, plan: Plan) -> None:
         self._dataset = plan.dataset
         self._paths: list[str] = []
+        self._sha256: dict[str, str] = {}
         self._by_group: dict[str, dict[str, str]] = {}
         if plan.shards_table is None:
             return
         table = read_columns(storage.join(plan.dataset, plan.shards_table), ["path", "sha256", "source", "retired_in"])
         self._paths = table["path"].to_pylist()
+        self._sha256 = dict(zip(self._paths, table["sha256"].to_pylist(), strict=True))
         in_use = table.filter(pc.is_null(table["retired_in"])).to_pylist()
         for row in in_use:
             self._by_group.setdefault(shard_group(row["path"], row["source"]), {})[row["sha256"]] = row["path"]
@@ -40,6 +45,21 @@ class OldShards:
     def path(self, number: int) -> str:
         """Where a shard lies below the dataset."""
         return self._paths[number]
+
+    def take_tokens(self, path: str, rows: NDArray[np.integer]) -> list[Tokens]:  # type: ignore[type-arg]
+        """Copies of the token ids of some rows of a shard; `rows` ascend.
+
+        Raises DatasetError for a shard that is not the one that was written: copied from, its damage would be part of
+        the next generation under digests that agree with it.
+        """
+        uri = storage.join(self._dataset, path)
+        try:
+            data = storage.read(uri)
+        except FileNotFoundError:
+            raise DatasetError(f"{uri}: the shard is missing: {CURE}") from None
+        if (found := file_digest(data)) != self._sha256[path]:
+            raise DatasetError(f"{uri}: it has sha256 {found}, the manifest says {self._sha256[path]}: {CURE}")
+        return _tokens_of(data, rows)
 
 
 class OldRows:
@@ -63,16 +83,25 @@ class OldRows:
         return (self.shard[first:last] >= 0) & (self._hashes[first:last] == final_hashes).all(axis=1)
 
 
-def take_tokens(uri: str, rows: NDArray[np.integer]) -> list[Tokens]:  # type: ignore[type-arg]
-    """Copies of the token ids of some rows of a shard; `rows` ascend."""
+def _tokens_of(data: bytes, rows: NDArray[np.integer]) -> list[Tokens]:  # type: ignore[type-arg]
     taken: list[Tokens] = []
     first = 0
-    with open_arrow(uri, ["tokens"]) as reader:
+    with pa.ipc.open_file(pa.BufferReader(data)) as reader:
         for index in range(reader.num_record_batches):
             column = reader.get_batch(index)["tokens"]
             inside = rows[len(taken) : np.searchsorted(rows, first + len(column))] - first
             offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
             taken += [values[offsets[row] : offsets[row + 1]].copy() for row in inside]
             first += len(column)
-    assert len(taken) == len(rows), f"{uri}: row {rows[len(taken)]} of {first}"
+    assert len(taken) == len(rows), f"row {rows[len(taken)]} of {first}"
     return taken
+
+
+def check_shards(dataset: str, shards: pa.Table) -> None:
+    """Raise DatasetError for a shard in use that is missing or of another size: one listing, nothing is read."""
+    found = {file.uri: file.size for file in storage.list_files(storage.join(dataset, "shards"))}
+    for row in shards.filter(pc.is_null(shards["retired_in"])).select(["path", "bytes"]).to_pylist():
+        uri = storage.join(dataset, row["path"])
+        if found.get(uri) != row["bytes"]:
+            has = f"it has {found[uri]:,} bytes, not {row['bytes']:,}" if uri in found else "the shard is missing"
+            raise DatasetError(f"{uri}: {has}: {CURE}")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.pack.copies import OldRows, OldShards, take_tokens
+from pipeline.pack.copies import OldRows, OldShards
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts, texts_of
 from pipeline.pack.encoder import Encoder
 from pipeline.pack.files import arrow_bytes, load_receipt, save_receipt
@@ -94,7 +94,7 @@ def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards,
         return {**receipt, "copied": receipt["copied"] + receipt["encoded"], "encoded": 0}
     kept = _read_kept(plan, group, pa.concat_tables(verdicts), encoder, reporter)
     train = np.flatnonzero(~kept.validation)
-    _copy(plan, kept, train, old)
+    _copy(kept, train, old)
     stem = group.stem
     shards, places = write_shards(
         plan, _subset(kept.documents, train), stem, group.source, "train", digest, old.known(group.key)
@@ -208,14 +208,14 @@ def _encode_batch(
     rows.tokens += [nothing if copied[row] else next(tokens) for row in inside]
 
 
-def _copy(plan: Plan, kept: Kept, members: NDArray[np.integer[Any]], old: OldShards) -> None:
+def _copy(kept: Kept, members: NDArray[np.integer[Any]], old: OldShards) -> None:
     """Fill in the tokens of some kept rows from the shards that hold them, each read once."""
     for shard in np.unique(kept.old_shard[members]):
         if shard < 0:
             continue
         wanted = members[kept.old_shard[members] == shard]
         wanted = wanted[np.argsort(kept.old_row[wanted])]
-        taken = take_tokens(storage.join(plan.dataset, old.path(int(shard))), kept.old_row[wanted])
+        taken = old.take_tokens(old.path(int(shard)), kept.old_row[wanted])
         for index, tokens in zip(wanted, taken, strict=True):
             kept.documents.tokens[index] = tokens
 

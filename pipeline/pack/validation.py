@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipeline.pack.copies import OldShards, take_tokens
+from pipeline.pack.copies import OldShards
 from pipeline.pack.encode import PLACES, places_batch
 from pipeline.pack.files import arrow_bytes, load_receipt, open_arrow, save_receipt
 from pipeline.pack.plan import PackGroup, Plan, safe_name
@@ -64,7 +64,7 @@ def merge_validation(
         fragments = Fragments(file, np.dtype(plan.tokenizer["token_type"]))
         for each in receipts:
             _read_fragment(plan, fragments, each)
-        _copy_references(plan, fragments)
+        _copy_references(old, fragments)
         documents = _documents(fragments)
         stem = f"g{first.generation}-all-{safe_name(first.source)}"
         shards, places = write_shards(
@@ -107,11 +107,11 @@ def _read_fragment(plan: Plan, fragments: Fragments, receipt: dict[str, Any]) ->
             fragments.references.setdefault(receipt["references"][reference], []).append((row, base + index))
 
 
-def _copy_references(plan: Plan, fragments: Fragments) -> None:
+def _copy_references(old: OldShards, fragments: Fragments) -> None:
     """Copy the tokens that lie in shards of the generation before, each shard read once."""
     for path, wanted in sorted(fragments.references.items()):
         wanted.sort()
-        taken = take_tokens(storage.join(plan.dataset, path), np.array([row for row, _ in wanted]))
+        taken = old.take_tokens(path, np.array([row for row, _ in wanted]))
         for (_, document), tokens in zip(wanted, taken, strict=True):
             fragments.start[document], fragments.length[document] = fragments.append(tokens)
 
