@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from pipeline.runtime.errors import user_error
 
+        if isinstance(error, RuntimeError) and "KeyboardInterrupt" in str(error):  # met a worker first
+            print("gristmill: interrupted; run the same command again to go on", file=sys.stderr)
+            return 130
         message, code = user_error(error)
         if message is None:
             raise

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from schemas.sections import ConfigError
 from trainer.build import build_model, tensors_of
 from trainer.checkpoint import Checkpoints, newest_extra
 from trainer.config import Config
@@ -63,12 +64,14 @@ def documents_of_step(
 ) -> Iterator[str]:
     """A line for each document behind a step, by (row of the batch, place in the row); nothing is replayed.
 
-    The batches that the run has skipped so far are those of its newest checkpoint. Raises ValueError for a rank
-    without the number of ranks, EndOfRun past the end.
+    Batches that the run has skipped are those of its newest checkpoint; a step to come is told as it will be.
+    Raises ConfigError for a step that the run has not, and for a rank without the number of ranks.
     """
     if (rank is None) != (world is None):
-        raise ValueError("--rank and --world go together: a rank's share depends on how many there are")
+        raise ConfigError("--rank and --world go together: a rank's share depends on how many there are")
     run, order, _ = _order(config)
+    if not 0 <= step < run.steps:
+        raise ConfigError(f"--step {step}: the run has {run.steps:,} steps, counted from 0")
     batch = order.batch(order.batch_of_step(step))
     if rank is not None and world is not None:
         batch = slice_of(batch, rank, world)

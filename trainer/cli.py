@@ -59,17 +59,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number, at least 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a share, above 0 and at most 1")
+    return share
+
+
 def _plan_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--world", type=int, default=1, metavar="N", help="processes that will train")
+    command.add_argument("--world", type=_count, default=1, metavar="N", help="processes that will train")
     command.add_argument("--gpu", metavar="NAME", help="the device, as in 'H100 SXM'; default: the one here")
-    command.add_argument("--mfu", type=float, default=0.4, help="share of the peak that is expected (default 0.4)")
+    command.add_argument("--mfu", type=_share, default=0.4, help="share of the peak that is expected (default 0.4)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _documents_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--step", type=int, required=True)
     command.add_argument("--rank", type=int, metavar="R", help="only the rows of this rank")
-    command.add_argument("--world", type=int, metavar="N", help="ranks of the run (with --rank; default: as it ran)")
+    command.add_argument("--world", type=_count, metavar="N", help="ranks of the run (with --rank; default: as it ran)")
     command.add_argument("--json", action="store_true", help="print JSON lines")
 
 
@@ -153,7 +169,11 @@ def _export(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from trainer.report import write_report
 
-    print(write_report(_config(options).output))
+    output = _config(options).output
+    try:
+        print(write_report(output))
+    except FileNotFoundError:
+        raise ValueError(f"{output}: no metrics.jsonl there: train first") from None
 
 
 COMMANDS = {

@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from schemas.sections import ConfigError
 from trainer.config import Parallel
 
 __all__ = ["World", "inference", "join_world", "parallelize"]
@@ -75,12 +76,14 @@ class World:
 def join_world(options: Parallel, device: str | None = None) -> Iterator[World]:
     """Join the processes that torchrun started, or be a world of one; leaves it in the end.
 
-    Raises ValueError for a world that `replicas` does not divide, or a device that is not there.
+    Raises ConfigError for a world that `replicas` does not divide, or a device that is not there.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if size % options.replicas:
-        raise ValueError(f"parallel.replicas={options.replicas} does not divide the {size} processes: choose a divisor")
+        raise ConfigError(
+            f"parallel.replicas={options.replicas} does not divide the {size} processes: choose a divisor"
+        )
     where = _device(device, local_rank)
     _settle(options, where, local_size)
     timeout = timedelta(seconds=options.timeout_seconds)
@@ -105,7 +108,7 @@ def _device(wanted: str | None, local_rank: int) -> torch.device:
     if wanted == "cpu" or (wanted is None and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ValueError("device: cuda, but torch finds none here: install a CUDA build and its driver, or say cpu")
+        raise ConfigError("device: cuda, but torch finds none here: install a CUDA build and its driver, or say cpu")
     if local_rank >= torch.cuda.device_count():
         raise ValueError(
             f"process {local_rank} of this node has no GPU of its own, there are {torch.cuda.device_count()}: "

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from schemas.manifest import DatasetError
+from schemas.sections import ConfigError
 from trainer.config import Config, Data, PhaseChange
 from trainer.dataset import Dataset, open_dataset
 from trainer.generate import load_tokenizer
@@ -19,6 +21,7 @@ from trainer.hugging_face import read_config
 from trainer.model import ModelConfig, flops_per_token
 from trainer.optim import default_batch_tokens, default_learning_rate
 from trainer.order import Order, Phase
+from trainer.packed import with_packed_rows
 from trainer.schedule import Schedule
 from trainer.shards import Shards, concatenate
 
@@ -80,8 +83,17 @@ class Resolved:
 def resolve(config: Config, world: int = 1) -> Resolved:
     """Open the datasets and decide what the configuration leaves open.
 
-    Raises ValueError, DatasetError or StorageError for all that would stop the run at its start.
+    Raises ConfigError for a configuration that cannot be trained, DatasetError or StorageError for its data.
     """
+    try:
+        return _resolve(config, world)
+    except DatasetError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _resolve(config: Config, world: int) -> Resolved:
     rules: dict[str, str] = {}
     opened: dict[tuple[str, int | None], Dataset] = {}
     shards = _shards(config.data, config.data.generation, opened)
@@ -111,7 +123,10 @@ def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], Da
     for name, uri in named.items():
         number = generation.get(name) if isinstance(generation, Mapping) else generation
         if (name, number) not in opened:
-            opened[name, number] = open_dataset(uri, number, name or None)
+            dataset = open_dataset(uri, number, name or None)
+            for length in _packed_lengths(data):
+                dataset = with_packed_rows(dataset, length, data.cache.folder)
+            opened[name, number] = dataset
         found.append(opened[name, number])
     tokenizers = {dataset.tokenizer_sha256 for dataset in found}
     if len(tokenizers) > 1:
@@ -119,6 +134,16 @@ def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], Da
             f"data.datasets: {', '.join(named)} were encoded by different tokenizers: pack them with one tokenizer"
         )
     return found[0].shards if len(found) == 1 else concatenate([dataset.shards for dataset in found])
+
+
+def _packed_lengths(data: Data) -> list[int]:
+    """The sequence lengths at which any phase packs whole documents."""
+    length, packing = data.sequence_length, data.packing
+    found = {length} if packing == "documents" else set()
+    for change in data.phases:
+        length, packing = change.sequence_length or length, change.packing or packing
+        found |= {length} if packing == "documents" else set()
+    return sorted(found)
 
 
 def _phases(

@@ -63,8 +63,8 @@ class Shards:
         if rows is None or (rows == NOT_COUNTED).any():
             raise ValueError(
                 f"sequence_length={sequence_length} with packing: documents: the manifest does not count these rows: "
-                "run `python -m trainer plan`, which counts them once, or name the length under sequence_lengths in "
-                "the dataset's recipe"
+                "count them by trainer.packed.with_packed_rows, as the trainer does, or name the length under "
+                "sequence_lengths in the dataset's recipe"
             )
         return rows
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from schemas.sections import ConfigError
 from trainer.order import ORDER_VERSION
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_fits(state: RunState, started: RunState, where: str) -> None:
-    """Raises ValueError with every difference when a checkpoint is of another model, data or order.
+    """Raises ConfigError with every difference when a checkpoint is of another model, data or order.
 
     `started` is the state that the configuration would begin with. Schedules, sizes of the world and of micro-batches
     and what is logged may differ.
@@ -82,7 +83,7 @@ def check_fits(state: RunState, started: RunState, where: str) -> None:
         for line in differences(name, _plain(getattr(state, name)), _plain(getattr(started, name)))
     ]
     if found:
-        raise ValueError(
+        raise ConfigError(
             f"{where} is of another run: {'; '.join(found)}. Mend the configuration, or choose another output"
         )
 

@@ -147,9 +147,10 @@ class Teller:
         self._meter.add(tokens)
         step, every = state.step - 1, self._run.config.log.every
         values: dict[str, Any] = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
-        if state.step % every == 0 or state.step == self._run.steps or state.step == 1:
+        # Steps count from 0 here as in `documents --step` and in metrics.jsonl.
+        if step % every == 0 or state.step == self._run.steps:
             values |= self._meter.read(self._run.steps - state.step)
-            self.say(log_line(state.step, self._run.steps, values))
+            self.say(log_line(step, self._run.steps, values))
         if norms:
             values["layer_norms"] = norms
         self._event("step", step, **(values | {"tokens": tokens}))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from schemas.lock import writer_lock
+from schemas.sections import ConfigError
 from trainer.ask import frozen
 from trainer.build import build, tensors_of
 from trainer.checkpoint import Checkpoints, Loaded
@@ -57,7 +58,7 @@ class Training:
 def train(config: Config) -> int:
     """Train by a configuration, from its newest sound checkpoint if it has one; returns the exit code.
 
-    Raises ValueError for what cannot be trained (before a step is run), DatasetError for a dataset that is not whole,
+    Raises ConfigError for what cannot be trained (before a step is run), DatasetError for a dataset that is not whole,
     StorageError for a store or a disk that refuses, TrainingFailed for a run that must be looked at.
     """
     with join_world(config.parallel, config.device) as world, _only_run(config, world), _stop_signals() as signals:
@@ -163,6 +164,8 @@ def accumulate_gradients(t: Training, batch: TokenBatch, num_targets: int) -> tu
     would give a target in a padded row more weight than one in a full row.
     """
     total = torch.zeros((), device=t.world.device)
+    if t.world.device.type == "cuda":
+        batch = batch.pin()  # or the CPU would wait for each copy
     for part in batch.split(t.run.micro_batch):
         part = part.to(t.world.device)
         t.tell.phase(t.state.step, "forward")
@@ -240,11 +243,11 @@ def restore(t: Training) -> Loaded | None:
 
 
 def fits(t: Training, extra: Mapping[str, Any], path: str) -> None:
-    """Raises ValueError when a checkpoint is of another model, dataset or order."""
+    """Raises ConfigError when a checkpoint is of another model, dataset or order."""
     state = RunState.from_json(extra)
     check_fits(state, first_state(t.run), path)
     if state.plan and state.plan != t.order.plan_digest(state.batch):
-        raise ValueError(
+        raise ConfigError(
             f"{path}: the phases that began before batch {state.batch} (batch size, sequence length, packing, weights, "
             "generation) are not those that it was trained with: mend data, or choose another output"
         )

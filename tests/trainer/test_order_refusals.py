@@ -71,9 +71,9 @@ def test_the_phase_that_others_change_is_sound() -> None:
         ),
         (
             {"packing": "documents"},
-            "sequence_length=16 with packing: documents: the manifest does not count these rows: run "
-            "`python -m trainer plan`, which counts them once, or name the length under sequence_lengths in the "
-            "dataset's recipe",
+            "sequence_length=16 with packing: documents: the manifest does not count these rows: "
+            "count them by trainer.packed.with_packed_rows, as the trainer does, or name the length under "
+            "sequence_lengths in the dataset's recipe",
         ),
     ],
 )

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import trainer.train
 from schemas.manifest import DatasetError
+from schemas.packing import packed_rows
+from schemas.sections import ConfigError
 from tests.trainer.made_dataset import MadeDataset
 from tests.trainer.tiny import (
     VOCABULARY,
@@ -19,6 +22,7 @@ from tests.trainer.tiny import (
     losses,
     run,
 )
+from trainer.ask import documents_of_step
 from trainer.train import Training
 
 # Every tenth loss of a hundred steps, with torch 2.15 on x86-64.
@@ -185,6 +189,24 @@ def test_more_spikes_than_allowed_stop_the_run(poisoned: MadeDataset, tmp_path: 
         run(
             config(poisoned, tmp_path, spikes__action="skip", spikes__most=1, optimizer__learning_rate=0.005, **options)
         )
+
+
+def test_packed_rows_that_nobody_has_counted_are_counted_once(dataset: MadeDataset, tmp_path: Path) -> None:
+    options = {"data__packing": "documents", "data__mask": "documents", "data__cache": {"folder": str(tmp_path / "c")}}
+    with_counts = run(config(dataset, tmp_path / "32", **options))
+    assert not (tmp_path / "c").exists()  # 32 is in the manifest
+    assert len(run(config(dataset, tmp_path / "24", data__sequence_length=24, **options))) == len(with_counts)
+    (counts,) = (tmp_path / "c").iterdir()
+    lengths = [np.array([len(document) for document in shard.documents]) for shard in dataset.shards]
+    train = [number for number, shard in enumerate(dataset.shards) if shard.row["split"] == "train"]
+    assert np.load(counts).tolist() == [packed_rows(lengths[number], 24) for number in train]
+
+
+def test_a_step_that_the_run_has_not_is_refused(dataset: MadeDataset, tmp_path: Path) -> None:
+    for step in (-1, 20):
+        with pytest.raises(ConfigError, match=rf"--step {step}: the run has 20 steps, counted from 0"):
+            list(documents_of_step(config(dataset, tmp_path), step))
+    assert any("http://web.test/" in line for line in documents_of_step(config(dataset, tmp_path), 19))
 
 
 # ---------------------------------------------------------------- what users get wrong
