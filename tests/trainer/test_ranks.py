@@ -65,6 +65,16 @@ def test_two_processes_train_as_one_does(dataset: MadeDataset, tmp_path: Path, k
     assert evaluated == pytest.approx([e["sets"]["web"]["loss"] for e in events(tmp_path / "one", "eval")], rel=2e-5)
 
 
+def test_a_batch_of_32_is_32_micro_batches_and_is_4_ranks(dataset: MadeDataset, tmp_path: Path) -> None:
+    ragged = {"data__packing": "documents", "data__mask": "documents"}
+    options = {**ragged, "data__global_batch": 32, "schedule__steps": 6}
+    whole = run(config(dataset, tmp_path / "whole", **options))
+    parts = run(config(dataset, tmp_path / "parts", parallel__micro_batch=1, **options))
+    finish(start(tmp_path, config(dataset, tmp_path / "ranks", **options), ranks=4))
+    assert parts == pytest.approx(whole, rel=2e-6)
+    assert losses(tmp_path / "ranks") == pytest.approx(whole, rel=2e-6)
+
+
 def test_a_term_signal_writes_a_checkpoint_and_another_number_of_ranks_goes_on(
     dataset: MadeDataset, tmp_path: Path
 ) -> None:

@@ -77,15 +77,6 @@ def test_a_resumed_run_equals_the_uninterrupted_bit_by_bit(
     assert final_state(tmp_path / "parts") == final_state(tmp_path / "whole")
 
 
-def test_micro_batches_with_ragged_documents_give_the_loss_of_the_whole_batch(
-    dataset: MadeDataset, tmp_path: Path
-) -> None:
-    options = {"data__packing": "documents", "data__mask": "documents", "data__global_batch": 32, "schedule__steps": 6}
-    whole = run(config(dataset, tmp_path / "whole", **options))
-    parts = run(config(dataset, tmp_path / "parts", parallel__micro_batch=1, **options))
-    assert parts == pytest.approx(whole, rel=2e-5)
-
-
 @pytest.mark.parametrize("mode", ["selective", "full"])
 def test_activation_checkpointing_changes_no_loss(dataset: MadeDataset, tmp_path: Path, mode: str) -> None:
     whole = run(config(dataset, tmp_path / "none", schedule__steps=6))
