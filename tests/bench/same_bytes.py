@@ -4,9 +4,9 @@
 
 Ways: in-process, processes-2, processes-4, killed (kill -9 of the whole process group at random moments, then run
 again), elsewhere (the inputs in another folder, by other globs in another order), s3 (inputs, work and dataset on a
-real S3 server), flink (embedded), flink-cluster (two TaskManagers), flink-cluster-killed (a TaskManager and then a
-Python worker killed in the first job, another worker in each later one), flink-driver-killed (the driver killed and
-run again while its job lives).
+real S3 server), flink (embedded), flink-cluster (two TaskManagers), flink-cluster-s3 (both), flink-cluster-killed
+(a TaskManager and then a Python worker killed in the first job, another worker in each later one), flink-driver-killed
+(the driver killed and run again while its job lives).
 """
 
 import argparse
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -133,20 +133,37 @@ def killed(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
     return digests(str(folder / "killed"))
 
 
-def on_s3(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
-    """Inputs, work and dataset on `s3://`."""
+@contextlib.contextmanager
+def inputs_on_s3(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The recipe with its inputs in a bucket of a real S3 server, and the environment that reaches it."""
     recipe = yaml.safe_load(Path(options.recipe).read_text())
-    folder.mkdir(parents=True)
-    (folder / "s3").mkdir()
+    (folder / "s3" / "datasets").mkdir(parents=True)
     with servers.s3_server(folder / "s3") as env:
         for name, source in recipe["sources"].items():
             shutil.copytree(source["root"], folder / "s3" / "crawls" / name)
             source["root"] = f"s3://crawls/{name}"
-        (folder / "s3" / "datasets").mkdir()
         path = folder / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe, sort_keys=False))
-        run(str(path), "s3://datasets/demo", env=env)
+        yield str(path), env
+
+
+def on_s3(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
+    """Inputs, work and dataset on `s3://`."""
+    with inputs_on_s3(options, folder) as (recipe, env):
+        run(recipe, "s3://datasets/demo", env=env)
         return digests("s3://datasets/demo", env=env)
+
+
+def on_s3_and_cluster(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
+    """Inputs, work and dataset on `s3://`, the work done by a Flink cluster of two TaskManagers."""
+    with inputs_on_s3(options, folder) as (recipe, env):
+        os.environ.update(env)  # the cluster's workers inherit it
+        cluster = Cluster(folder / "cluster")
+        try:
+            run(recipe, "s3://datasets/demo", *cluster.start(taskmanagers=2))
+        finally:
+            cluster.stop()
+        return digests("s3://datasets/demo")
 
 
 def on_cluster(disturb: Callable[[Cluster, Driver], Driver] | None = None) -> Way:
@@ -226,6 +243,7 @@ WAYS = {
     "s3": on_s3,
     "flink": local("--runner=FlinkRunner"),
     "flink-cluster": on_cluster(),
+    "flink-cluster-s3": on_s3_and_cluster,
     "flink-cluster-killed": on_cluster(kill_taskmanager_and_workers),
     "flink-driver-killed": on_cluster(kill_driver),
 }
