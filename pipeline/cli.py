@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+from pipeline.runtime.interrupt import interrupt_quietly
 from pipeline.runtime.quiet import import_beam, quiet_beam, without_pandas
 
 __all__ = ["main"]
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_beam()
     if arguments is None:
         without_pandas()
+        interrupt_quietly()
     try:
         return int(options.command(options, rest) or 0)
     except KeyboardInterrupt:
@@ -38,9 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from pipeline.runtime.errors import user_error
 
-        if isinstance(error, RuntimeError) and "KeyboardInterrupt" in str(error):  # met a worker first
-            print("gristmill: interrupted; run the same command again to go on", file=sys.stderr)
-            return 130
         message, code = user_error(error)
         if message is None:
             raise
@@ -150,6 +149,8 @@ def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False
     if not output:
         raise RecipeError(f"{options.recipe}: no output: give --output URI or set `output:` in the recipe")
     work = options.work or recipe.work or storage.join(output, "work")
+    storage.check_output(output)
+    storage.check_output(work)
     stream = None if options.quiet else sys.stderr
     with tempfile.TemporaryDirectory(prefix="gristmill-") as progress, contextlib.ExitStack() as stack:
         if not dry:

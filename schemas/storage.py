@@ -18,11 +18,13 @@ from typing import BinaryIO
 
 from schemas import folders, stores
 from schemas.remote_file import RemoteFile
-from schemas.stores import StorageError
+from schemas.stores import Refused, StorageError
 
 __all__ = [
+    "Refused",
     "Stat",
     "StorageError",
+    "check_output",
     "delete",
     "exists",
     "fetch",
@@ -55,8 +57,20 @@ def join(root: str, *names: str) -> str:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of a local URI (a plain path, ~ expanded, or file://); None for any other scheme."""
-    return folders.path_of(uri)
+    """The path of a local URI (a plain path, ~ expanded, or file://); None for any other scheme.
+
+    Raises ValueError for a scheme that nobody knows, and for a bucket without a name.
+    """
+    path = folders.path_of(uri)
+    if path is None:
+        stores.check_uri(uri)
+    return path
+
+
+def check_output(uri: str) -> None:
+    """Raise ValueError where nothing can ever be written: on a web server, or under a scheme that nobody knows."""
+    if local_path(uri) is None:
+        stores.check_uri(uri, writes=True)
 
 
 def stat(uri: str) -> Stat:

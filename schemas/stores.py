@@ -28,7 +28,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-__all__ = ["StorageError", "delete", "get", "get_range", "head", "list_objects", "put"]
+__all__ = ["Refused", "StorageError", "check_uri", "delete", "get", "get_range", "head", "list_objects", "put"]
 
 T = TypeVar("T")
 
@@ -67,6 +67,10 @@ class StorageError(OSError):
     """Storage refused: the message names the URI, the cause and the cure."""
 
 
+class Refused(StorageError):
+    """The store has answered, and will not answer otherwise when it is asked again."""
+
+
 @dataclass
 class Store:
     """One bucket's client in this process, with short and with long patience."""
@@ -83,6 +87,12 @@ class Store:
             raise
         self.answered = True
         return result
+
+
+def check_uri(uri: str, writes: bool = False) -> None:
+    """Raise ValueError for a URI that no store can have or, if it `writes`, none can take."""
+    if _parts(uri)[0] == "http" and writes:
+        raise ValueError(f"{uri}: a web server is only read from: write to a folder or a bucket")
 
 
 def head(uri: str) -> tuple[int, str]:
@@ -134,8 +144,7 @@ def list_objects(prefix: str) -> Iterator[tuple[str, int, str]]:
 
 def put(uri: str, data: bytes | Path, create_only: bool) -> None:
     """Write an object; with `create_only` FileExistsError where there is one (If-None-Match)."""
-    if _parts(uri)[0] == "http":
-        raise StorageError(f"{uri}: a web server is only read from: write to a folder or a bucket")
+    check_uri(uri, writes=True)
 
     def send(store: Any, key: str) -> None:
         if create_only:
@@ -173,20 +182,25 @@ def _call(uri: str, function: Callable[[Any, str], T], key: str | None = None) -
         if NO_BUCKET.search(text) or DENIED.search(text):
             raise StorageError(_message(uri, scheme, bucket, error)) from None
         raise FileNotFoundError(errno.ENOENT, "no such object", uri) from None
+    except (NotSupportedError, PermissionDeniedError, UnauthenticatedError) as error:
+        raise Refused(_message(uri, scheme, bucket, error)) from None
     except (BaseError, ValueError) as error:
         raise StorageError(_message(uri, scheme, bucket, error)) from None
 
 
 def _parts(uri: str) -> tuple[str, str, str]:
-    """(store's kind, bucket, key). For the web the whole address is the bucket: it may hold a query or escapes."""
+    """(store's kind, bucket, key). For the web the whole address is the bucket: it may hold a query or escapes.
+
+    Raises ValueError for what is no address of a store: a wrong configuration, not a store that fails.
+    """
     scheme, _, rest = uri.partition("://")
     if scheme not in SCHEMES:
-        raise StorageError(f"{uri}: unknown scheme {scheme}://: use a path, {', '.join(s + '://' for s in SCHEMES)}")
+        raise ValueError(f"{uri}: unknown scheme {scheme}://: use a path, {', '.join(s + '://' for s in SCHEMES)}")
     if scheme in ("http", "https"):
         return "http", uri, ""
     bucket, _, key = rest.partition("/")
     if not bucket:
-        raise StorageError(f"{uri}: no bucket: write {scheme}://BUCKET/NAME")
+        raise ValueError(f"{uri}: no bucket: write {scheme}://BUCKET/NAME")
     return scheme, bucket, key
 
 

@@ -15,7 +15,7 @@ from trainer.checkpoint import Checkpoints, newest_extra
 from trainer.config import Config
 from trainer.evaluate import evaluate
 from trainer.generate import Sampling, generate_text, load_tokenizer
-from trainer.hugging_face import Words, export
+from trainer.hugging_face import Words, check_free, export
 from trainer.lineage import documents_of_rows, steps_of_document
 from trainer.model import Transformer
 from trainer.order import Order, slice_of
@@ -131,6 +131,7 @@ def generated(
 
 def exported(config: Config, folder: str, step: int | None = None) -> str:
     """Write a checkpoint as a folder that Hugging Face's `from_pretrained` opens; returns what was done."""
+    check_free(folder)  # before the model is read
     with _loaded(config, step) as (run, world, model, done):
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         whole = {

@@ -61,8 +61,8 @@ class Loaded:
 class Checkpoints:
     """The checkpoints of a run below `uri` (a folder or bucket prefix). All ranks make one and call alike.
 
-    Between `save` and its end the run goes on; a failure is told at once on stderr and raised by the next `save` or
-    `wait`. `staging` is a folder on a local disk, for buckets only.
+    Between `save` and its end the run goes on; `failed` says when it went wrong, and the next `save` or `wait` raises
+    it. `staging` is a folder on a local disk, for buckets only.
     """
 
     def __init__(self, uri: str, *, keep_last: int = 3, keep_every: int | None = None, staging: str | None = None):
@@ -99,18 +99,27 @@ class Checkpoints:
 
         Raises CheckpointError when it failed; what was written before is as it was.
         """
-        self.close()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise CheckpointError(failure)
         saved, self._saved = self._saved, []
         return saved
 
+    @property
+    def failed(self) -> bool:
+        """Whether the save in hand has gone wrong here, so that `wait` would raise."""
+        return self._failure is not None
+
     def close(self) -> None:
         """Let the save in hand end, however it ends: to be called before the process group is destroyed."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        try:
+            self.wait()
+        except CheckpointError as error:  # something else has ended the run
+            if self._ranks.rank == 0:
+                print(f"trainer: {error}", file=sys.stderr, flush=True)
 
     def _staged(self, tensor: Tensor) -> Tensor:
         """A copy on the CPU, laid out as the tensor is."""
@@ -141,22 +150,17 @@ class Checkpoints:
             content = {"step": step, "world": self._ranks.size, "torch": torch.__version__, "extra": extra}
             self._ranks.by_leader(lambda: self._complete(place, content | {"files": list(chain(*files))}, began))
         except CheckpointError as error:
-            self._fail(step, place, str(error))
+            self._failure = _not_written(step, place, error)
             # Agreed by all ranks, so that no rank still writes; its bytes may be what the disk lacks.
             if not (folder / COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
         except BaseException as error:  # the other ranks cannot be reached
-            self._fail(step, place, cause_of(error))
+            self._failure = _not_written(step, place, error)
         else:
             if local is None:
                 shutil.rmtree(folder, ignore_errors=True)
             if self._ranks.rank == 0:
                 self._retire(step)
-
-    def _fail(self, step: int, place: str, cause: str) -> None:
-        self._failure = f"{place}: the checkpoint of step {step} was not written: {cause}"
-        if self._ranks.rank == 0:
-            print(f"trainer: {self._failure}", file=sys.stderr, flush=True)
 
     def _dump(self, staged: dict[str, Tensor], folder: Path) -> None:
         dcp.save(staged, storage_writer=_Writer(folder), process_group=self._ranks.group)
@@ -279,6 +283,10 @@ class Checkpoints:
                 old = time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS
                 if old or not folder.name.startswith("load-"):
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _not_written(step: int, place: str, error: BaseException) -> str:
+    return f"{place}: the checkpoint of step {step} was not written: {cause_of(error)}"
 
 
 class _Writer(FileSystemWriter):

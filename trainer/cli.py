@@ -1,8 +1,8 @@
 """The trainer's command line. Exit codes: 0 done, 1 the data or a run failed, 2 wrong usage or configuration.
 
-torchrun --nproc-per-node N -m trainer CONFIG [key=value ...]     several processes
-python -m trainer CONFIG [key=value ...]                          one
-python -m trainer plan|documents|steps|evaluate|generate|export|report CONFIG ...
+torchrun --nproc-per-node N -m trainer CONFIG [KEY=VALUE ...]     several processes
+python -m trainer CONFIG [KEY=VALUE ...]                          one
+python -m trainer plan|documents|steps|evaluate|generate|export|report CONFIG [KEY=VALUE ...] [options]
 """
 
 import argparse
@@ -28,10 +28,7 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one message without a traceback."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
-        given.insert(0, "train")
-    options = _parser().parse_args(given)
+    options = _options(list(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         return int(options.command(options) or 0)
@@ -47,13 +44,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
 
 
+def _options(given: list[str]) -> argparse.Namespace:
+    """Words that are no options change the configuration, wherever they stand; argparse itself takes them in one run.
+
+    Of CONFIG and these, the first without a `=` is CONFIG.
+    """
+    if given and given[0] not in (*COMMANDS, "-h", "--help"):
+        given.insert(0, "train")
+    parser = _parser()
+    options, rest = parser.parse_known_args(given)
+    if unknown := [word for word in rest if word.startswith("-")]:
+        parser.error(f"unknown option {unknown[0]}: see `python -m trainer {given[0]} --help`")
+    options.config, *words = sorted([options.config, *rest], key=lambda word: "=" in word)
+    options.changes += words
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.split("\n", 1)[0])
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (function, help_line) in COMMANDS.items():
         command = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
         command.add_argument("config", metavar="CONFIG", help="a YAML file; its keys: trainer/config.py")
-        command.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="change the configuration")
+        change = "change the configuration, as in data.sequence_length=2048; --set may be left out"
+        command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="changes", help=change)
         command.set_defaults(command=function)
         _OPTIONS.get(name, lambda _: None)(command)
     return parser

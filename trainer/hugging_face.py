@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from schemas import storage
+from schemas.sections import ConfigError
 from trainer.model import ModelConfig, Transformer, fill, parameter_name
 
-__all__ = ["Words", "export", "hugging_face_config", "load_weights", "model_config", "read_config"]
+__all__ = ["Words", "check_free", "export", "hugging_face_config", "load_weights", "model_config", "read_config"]
 
 MAX_FILE_BYTES = 4 << 30
 INDEX = "model.safetensors.index.json"
@@ -50,11 +51,10 @@ def export(
     """Write whole (not sharded) weights, configuration and tokenizer to a new folder or bucket prefix.
 
     `state` is `Transformer.state_dict()`. Files of weights hold up to `max_file_bytes`; several get an index.
-    `config.json` comes last: a folder without it is not whole. Raises ValueError for a folder that holds a model,
-    or a state that is not of this configuration.
+    `config.json` comes last: a folder without it is not whole. Raises ConfigError for a folder that holds a model,
+    ValueError for a state that is not of this configuration.
     """
-    if storage.exists(storage.join(folder, "config.json")):
-        raise ValueError(f"{folder}: a model is there already: give another folder, or delete it first")
+    check_free(folder)
     weights = _weights(state, config, folder)
     groups = _grouped({name: tensor.numel() * dtype.itemsize for name, tensor in weights.items()}, max_file_bytes)
     places: dict[str, str] = {}
@@ -71,6 +71,12 @@ def export(
     _write_json(folder, "generation_config.json", ends)
     described = hugging_face_config(config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}
     _write_json(folder, "config.json", described)
+
+
+def check_free(folder: str) -> None:
+    """Raises ConfigError for a folder that holds a model."""
+    if storage.exists(storage.join(folder, "config.json")):
+        raise ConfigError(f"{folder}: a model is there already: give another folder, or delete it first")
 
 
 def hugging_face_config(config: ModelConfig) -> dict[str, Any]:

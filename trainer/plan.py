@@ -9,7 +9,7 @@ from typing import Any
 from schemas.words import bits, brief, count, duration, plural
 from trainer.cache import smallest_cache
 from trainer.dataset import ShardFiles
-from trainer.devices import Device, find_device
+from trainer.devices import DEVICES, Device, find_device
 from trainer.loss import LOGITS_OF_A_CHUNK
 from trainer.model import ModelConfig, flops_per_token, num_parameters
 from trainer.resolve import Resolved
@@ -256,7 +256,8 @@ def _memory_lines(memory: Mapping[str, Any]) -> list[str]:
 
 def _time_lines(time: Mapping[str, Any]) -> list[str]:
     if time["seconds"] is None:
-        what = f"no peak is known for {time['device']}" if time["device"] else "no GPU is named (--gpu)"
+        known = ", ".join(device.name for device in DEVICES)
+        what = f"no peak is known for {time['device']}, only for {known}" if time["device"] else "no GPU is named (--gpu)"
         return [f"time       not estimated: {what}"]
     length = duration(time["seconds"]) if time["seconds"] >= 1 else "under a second"
     return [

@@ -136,6 +136,7 @@ def agree(t: Training, batch: TokenBatch) -> tuple[dict[str, int], bool]:
     """Target tokens of the whole batch by source, and whether any rank was asked to stop: one small reduction.
 
     Ranks join their lost shards first: a row of one has no targets on any rank, or on all that ever read it.
+    Raises CheckpointError when one went wrong meanwhile: steps that cannot be kept are not worth their time.
     """
     while True:
         counted_B = (batch.targets_BT != IGNORED).sum(dim=1)
@@ -145,7 +146,10 @@ def agree(t: Training, batch: TokenBatch) -> tuple[dict[str, int], bool]:
             local[source] += counted
         lost = t.stream.lost()
         known = set(t.state.lost)
-        stops, news, *totals = t.world.add([len(t.signals), len(set(lost) - known), *local])
+        told = [len(t.signals), t.checkpoints.failed, len(set(lost) - known)]
+        stops, failures, news, *totals = t.world.add([*told, *local])
+        if failures:
+            t.checkpoints.wait()
         if not news:
             return dict(zip(names, totals, strict=True)), stops > 0
         joined: dict[str, int] = dict(t.state.lost)

@@ -142,7 +142,8 @@ def _local_runner(options: PipelineOptions, processes: int) -> PipelineRunner:
     direct.direct_num_workers = processes
     # No mode: each would put Beam's own idea of a worker in place of ours, which quotes its path and is silent.
     direct.direct_running_mode = None
-    command = f"exec {shlex.quote(sys.executable)} -m pipeline.runtime.worker {os.getpid()}"
+    # Until it has set its own way of ending, a Ctrl-C finds the interpreter in the middle of its imports.
+    command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m pipeline.runtime.worker {os.getpid()}"
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 

@@ -8,7 +8,7 @@ from importlib.abc import MetaPathFinder
 __all__ = ["import_beam", "quiet_beam", "quiet_worker", "without_pandas"]
 
 # These repeat, with a page of context each, what the exception of a failed job says anyway.
-ECHOES = ("apache_beam.runners", "apache_beam.utils.subprocess_server")
+ECHOES = ("apache_beam.runners", "apache_beam.utils.subprocess_server", "grpc._server")
 # Dataflow tells here where its job can be watched.
 HEARD = "apache_beam.runners.dataflow"
 # What Beam imports where it is there, and does without where it is not.

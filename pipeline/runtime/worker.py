@@ -1,6 +1,7 @@
 """A local worker process: Beam's own, with one thread for each library, for there is a process for each core."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,6 +14,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Serve the driver that started this process; its process id is the argument."""
+    # A Ctrl-C ends it at once and silently; the driver tells the user.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     quiet_worker()

@@ -36,7 +36,7 @@ def test_local_processes_write_to_a_bucket(s3) -> None:  # type: ignore[no-untyp
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_in_a_worker_reaches_the_driver_with_its_message(workers: int, capfd: pytest.CaptureFixture) -> None:
-    with pytest.raises((StorageError, RuntimeError), match=r"ftp://x/tasks/\d+-\d+: unknown scheme ftp://"):
+    with pytest.raises((ValueError, RuntimeError), match=r"ftp://x/tasks/\d+-\d+: unknown scheme ftp://"):
         sample_pipeline.run(runner(workers=workers), "ftp://x")
     if workers > 1:
         assert "Traceback" not in capfd.readouterr().err

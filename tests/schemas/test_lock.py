@@ -1,5 +1,6 @@
 """One driver at a time on a dataset."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,27 @@ def test_a_second_driver_is_told_of_the_first_and_a_killed_one_leaves_nothing_be
 def test_a_bucket_has_no_lock_file() -> None:
     with writer_lock("s3://bucket/dataset"):
         pass
+
+
+def test_a_run_that_ends_takes_its_lock_file_along(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), writer_lock(str(tmp_path)):
+        assert (tmp_path / ".lock").exists()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_that_its_holder_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, path = fcntl.flock, tmp_path / ".lock"
+
+    def late(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        path.unlink()  # by the holder, just before it frees the lock
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with writer_lock(str(tmp_path)):
+        assert path.exists()
+        with pytest.raises(StorageError, match="another run"), writer_lock(str(tmp_path)):
+            pass

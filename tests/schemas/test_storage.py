@@ -47,7 +47,7 @@ def test_only_paths_and_file_uris_are_local() -> None:
 
 
 def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(StorageError, match=r"ftp://x/y: unknown scheme ftp://: use a path, s3://, gs://"):
+    with pytest.raises(ValueError, match=r"ftp://x/y: unknown scheme ftp://: use a path, s3://, gs://"):
         storage.read("ftp://x/y")
 
 
@@ -411,5 +411,5 @@ def test_what_the_web_cannot_do_is_said(tmp_path: Path) -> None:
             storage.read(f"{address}/absent")
         with pytest.raises(StorageError, match="does not list its files: name them, as inputs"):
             storage.list_files(address)
-        with pytest.raises(StorageError, match="only read from: write to a folder or a bucket"):
+        with pytest.raises(ValueError, match="only read from: write to a folder or a bucket"):
             storage.write(f"{address}/y", b"")

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from schemas.sections import ConfigError
 from trainer.generate import Sampling, generate
 from trainer.hugging_face import Words, export, hugging_face_config, load_weights, model_config, read_config
 from trainer.model import ModelConfig, Transformer
@@ -212,7 +213,7 @@ def test_weights_are_bf16_unless_asked_otherwise(words: Words, tmp_path: Path) -
 
 def test_a_folder_that_holds_a_model_is_left_alone(words: Words, tmp_path: Path) -> None:
     exported(built(SMALL), words, tmp_path / "model")
-    with pytest.raises(ValueError, match="a model is there already"):
+    with pytest.raises(ConfigError, match="a model is there already"):
         exported(built(SMALL), words, tmp_path / "model")
 
 
