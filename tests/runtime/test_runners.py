@@ -12,7 +12,6 @@ import pytest
 
 from deploy.flink.cluster import Cluster
 from pipeline.runtime.options import runner
-from schemas.storage import StorageError
 from tests.runtime import sample_pipeline
 from tests.servers import ROOT, flink_jar, free_port, serve, tool
 

@@ -39,9 +39,13 @@ def test_a_bucket_has_no_lock_file() -> None:
 
 
 def test_a_run_that_ends_takes_its_lock_file_along(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), writer_lock(str(tmp_path)):
-        assert (tmp_path / ".lock").exists()
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with writer_lock(str(tmp_path)):
+            assert (tmp_path / ".lock").exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
