@@ -108,7 +108,10 @@ class Books:
             with pa.memory_map(str(local)) if local is not None else storage.open_input(uri) as source:
                 yield source
         except FileNotFoundError:
-            raise DatasetError(f"{self._dataset.uri}: {path} is missing; the dataset is not complete") from None
+            cure = "; steps are found without it by a document's id" if path.startswith("ledger/") else ""
+            raise DatasetError(f"{uri} is missing, the dataset is not complete: copy it again{cure}") from None
+        except pa.ArrowInvalid as error:
+            raise DatasetError(f"{uri} is damaged ({' '.join(str(error).split())}): copy it again") from None
 
 
 def _is_id(document: str) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from schemas import storage
-from schemas.storage import StorageError
+from schemas.storage import Refused, StorageError
 from trainer.cache import Cache, Note, Session, readers_of, run_key
 from trainer.dataset import ShardFiles
 from trainer.order import Window
@@ -256,7 +256,7 @@ class Fetcher:
         bad, fault = False, ""
         for attempt in range(TRIES):
             if attempt:
-                log.warning("%s: %s; fetched again", uri, fault)
+                log.warning("%s; fetched again", fault)
                 self._stopping.wait(AGAIN_SECONDS * attempt)
                 self._heed_stop()
             try:
@@ -265,6 +265,8 @@ class Fetcher:
                 bad, fault = True, f"{uri}: {error}"
             except FileNotFoundError:
                 bad, fault = True, f"{uri}: it is missing"
+            except Refused as error:
+                return self._note(shard, "store", str(error))
             except StorageError as error:
                 bad, fault = False, str(error)
         self._note(shard, "lost" if bad else "store", f"{fault}; so it was at {TRIES} tries")
@@ -290,7 +292,8 @@ class Fetcher:
 
     def _note(self, shard: int, kind: str, message: str) -> None:
         """Tell the readers why they wait in vain."""
-        log.warning("%s", message)
+        if kind == "lost":  # for a store that fails the run ends, and says why
+            log.warning("%s", message)
         unfinished = self._cache.place("arriving", f"note-{self._hex(shard)}")
         unfinished.write_bytes(json.dumps(asdict(Note(self._session.name, kind, message))).encode())
         os.replace(unfinished, self._cache.place("notes", self._hex(shard)))

@@ -187,7 +187,9 @@ def _local_shards(files: ShardFiles) -> Iterator[Any]:
                 path = storage.fetch(uri, copies)
                 found = _read_documents(path)
             except FileNotFoundError:
-                raise DatasetError(f"{uri} is missing: a pruned shard's steps are named, but not read again") from None
+                raise DatasetError(
+                    f"{uri} is missing (pruned, or not copied): which rows its documents lie in stands only there"
+                ) from None
             except (pa.ArrowInvalid, KeyError) as error:
                 raise DatasetError(f"{uri}: not a shard: {' '.join(str(error).split())}") from None
             if storage.local_path(uri) is None:

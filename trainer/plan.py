@@ -257,7 +257,9 @@ def _memory_lines(memory: Mapping[str, Any]) -> list[str]:
 def _time_lines(time: Mapping[str, Any]) -> list[str]:
     if time["seconds"] is None:
         known = ", ".join(device.name for device in DEVICES)
-        what = f"no peak is known for {time['device']}, only for {known}" if time["device"] else "no GPU is named (--gpu)"
+        what = (
+            f"no peak is known for {time['device']}, only for {known}" if time["device"] else "no GPU is named (--gpu)"
+        )
         return [f"time       not estimated: {what}"]
     length = duration(time["seconds"]) if time["seconds"] >= 1 else "under a second"
     return [

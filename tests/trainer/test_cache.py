@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +303,25 @@ def test_a_store_that_fails_is_no_lost_shard(
         next(iter(stream))
     stream.close()
     assert stream.lost() == {}
+
+
+def test_a_web_server_without_byte_ranges_is_asked_once_and_named_once(
+    data: MadeDataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(data.folder.parent))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_port}/data"
+    stream = stream_of(uri, str(tmp_path), 64 << 20, **SETTINGS)
+    with pytest.raises(StorageError, match=r"the server gives no byte ranges: .*the local copy$") as told:
+        next(iter(stream))
+    stream.close()
+    server.shutdown()
+    server.server_close()
+    assert str(told.value).count("http://") == 1
+    gets = [line.split('"')[1] for line in capfd.readouterr().err.splitlines() if '"GET /data/shards/' in line]
+    assert gets
+    assert len(gets) == len(set(gets))
 
 
 # ---------------------------------------------------------------- kills and starts

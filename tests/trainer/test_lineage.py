@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from schemas.manifest import DatasetError
 from schemas.packing import place_documents
 from tests.trainer.made_dataset import MadeDataset, doc_id, made, some_documents
 from trainer.dataset import Dataset, open_dataset
@@ -110,6 +111,24 @@ def test_a_document_is_found_by_its_url(tmp_path: Path) -> None:
     by_url = steps_of_document([dataset], order, "http://wiki.test/wiki-1-2", 40)
     assert by_url
     assert by_url == steps_of_document([dataset], order, doc_id("wiki-1-2").hex(), 40)
+
+
+def test_what_was_pruned_or_damaged_is_said_in_one_line(tmp_path: Path) -> None:
+    data = made(tmp_path, {"web": [300], "wiki": [200]})
+    dataset = open_dataset(data.uri)
+    order = a_run(dataset, "windows")
+    steps = steps_of_document([dataset], order, doc_id("web-0-1").hex(), 40)
+    (ledger,) = (tmp_path / "ledger").iterdir()
+    ledger.write_bytes(b"")
+    with pytest.raises(DatasetError, match=rf"{ledger} is damaged \(Parquet file size is 0 bytes\): copy it again$"):
+        steps_of_document([dataset], order, "http://web.test/web-0-1", 40)
+    ledger.unlink()
+    with pytest.raises(DatasetError, match=rf"{ledger} is missing, .*: copy it again; steps are found without it by"):
+        steps_of_document([dataset], order, "http://web.test/web-0-1", 40)
+    assert steps_of_document([dataset], order, doc_id("web-0-1").hex(), 40) == steps
+    data.path(0).unlink()
+    with pytest.raises(DatasetError, match=rf"{data.path(0)} is missing \(pruned, or not copied\): which rows"):
+        steps_of_document([dataset], order, doc_id("web-0-1").hex(), 40)
 
 
 def test_forward_and_back_agree(tmp_path: Path) -> None:
