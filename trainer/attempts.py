@@ -6,7 +6,6 @@ CHECKPOINTS/step-00001200-019ab3f0c1d23f9c/     an attempt, its name never used 
     abandoned.json                              a rewind went back before this step
 """
 
-import hashlib
 import json
 import secrets
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import storage
+from trainer.dataset import sha256_of
 
 __all__ = [
     "COMPLETE",
@@ -29,7 +29,6 @@ __all__ = [
     "newest_extra",
     "read_complete",
     "retire",
-    "sha256_of",
     "sweep_unfinished",
 ]
 
@@ -124,14 +123,6 @@ def fault_of(folder: Path, files: Sequence[Mapping[str, Any]]) -> str | None:
 def is_of_rank(name: str, rank: int) -> bool:
     """Whether this rank sends a file: each its own, rank 0 the one that describes them."""
     return name.startswith(f"__{rank}_") or (rank == 0 and name == ".metadata")
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(8 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _delete(path: str) -> None:

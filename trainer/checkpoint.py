@@ -28,7 +28,8 @@ from torch.distributed.tensor import DTensor
 
 from schemas import storage
 from trainer import attempts
-from trainer.attempts import COMPLETE, fault_of, find_checkpoints, is_of_rank, newest_extra, sha256_of
+from trainer.attempts import COMPLETE, fault_of, find_checkpoints, is_of_rank, newest_extra
+from trainer.dataset import sha256_of
 from trainer.together import CheckpointError, Ranks, cause_of, errors_in_words
 
 __all__ = ["CheckpointError", "Checkpoints", "Loaded", "Saved", "find_checkpoints", "newest_extra"]

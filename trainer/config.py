@@ -73,6 +73,7 @@ class Data(Section):
     phases: list[PhaseChange] = Field(default=[], description="changes during the run")
     workers: int = Field(default=1, ge=0, description="processes that assemble batches; 0: a thread of this process")
     cache: CacheOptions = CacheOptions()
+    verify_shards: bool = Field(default=True, description="sha256 of a local shard at its first use; remote: always")
     on_lost_shard: Literal["stop", "skip"] = Field(default="stop", description="what a shard that stays bad does")
 
     @model_validator(mode="after")
@@ -157,7 +158,7 @@ class SpikeOptions(Section):
         default="log", description="skip: no update; rewind: back to the last checkpoint, past those batches"
     )
     window: int = Field(default=64, ge=16, description="accepted steps that are looked back on")
-    warmup: int = Field(default=32, ge=8, description="steps before the rule speaks")
+    warmup: int = Field(default=32, ge=8, description="steps before the rule speaks; of a phase, before it refuses")
     threshold: float = Field(default=8.0, gt=0, description="robust z-score: deviation over 1.4826 MAD")
     before: int = Field(default=0, ge=0, description="rewind: batches before the spike that are passed over too")
     most: int = Field(default=20, ge=1, description="skips or rewinds of a run; more stop it")

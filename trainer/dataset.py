@@ -22,7 +22,7 @@ from schemas.manifest import DatasetError, read_manifest, read_shards
 from trainer.phases import ShardTable
 from trainer.shards import NOT_COUNTED, Shards, sort_names
 
-__all__ = ["Dataset", "ShardFiles", "open_dataset"]
+__all__ = ["Dataset", "ShardFiles", "check_digest", "open_dataset", "sha256_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +187,25 @@ def _packed_rows(column: pa.ChunkedArray, number_N: NDArray[np.int64]) -> dict[i
     counts = json.loads(f"[{','.join(texts[number] or '{}' for number in number_N.tolist())}]")
     lengths = sorted({length for each in counts for length in each}, key=int)
     return {int(length): np.array([each.get(length, NOT_COUNTED) for each in counts], np.int64) for length in lengths}
+
+
+def check_digest(path: str | Path, sha256: str, name: str) -> None:
+    """Raises DatasetError, calling the file by `name`, for one that is not what the manifest says."""
+    try:
+        found = sha256_of(path)
+    except OSError as error:  # a bad sector too, which would kill the process were the file first read as memory
+        raise DatasetError(f"{name}: {error.strerror}: copy it again") from None
+    if found != sha256:
+        raise DatasetError(f"{name}: its sha256 is {found}, the manifest says {sha256}: copy it again")
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(8 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class ShardFiles:

@@ -5,12 +5,10 @@ of a window has little context, as in training. Every token is a target once; th
 B windows of a batch, T positions.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from schemas import storage
 from schemas.manifest import DatasetError, Manifest, read_shards
+from trainer.dataset import check_digest
 from trainer.model import IGNORED, Transformer
 from trainer.parallel import World, inference
 
@@ -235,15 +234,5 @@ def _local_shard(dataset: str, row: Mapping[str, Any], folder: str) -> str:
         path = storage.fetch(uri, folder)
     except FileNotFoundError:
         raise DatasetError(f"{uri}: a validation shard is missing; the dataset is not complete") from None
-    found = _sha256(path)
-    if found != row["sha256"]:
-        raise DatasetError(f"{uri}: its sha256 is {found}, the manifest says {row['sha256']}: copy it again")
+    check_digest(path, row["sha256"], uri)
     return str(path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(8 << 20):
-            digest.update(block)
-    return digest.hexdigest()

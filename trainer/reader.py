@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from schemas.manifest import DatasetError
-from trainer.dataset import Dataset, ShardFiles
+from trainer.dataset import Dataset, ShardFiles, check_digest
 from trainer.order import Batch, EndOfRun, Order, Phase, Window, slice_of
 from trainer.tokens import Layout, NarrowBatch, OpenShard, gather, pieces_of
 
@@ -49,6 +49,7 @@ class Job:
     skipped: Sequence[int] = ()
     lost: Mapping[int, int] = field(default_factory=dict)  # shard: first batch without its targets
     skip_lost: bool = False  # go on without a shard that stays bad
+    verify: bool = True  # digest local shards before they are read
     shelf: Any = None  # the Cache, where a dataset is remote
 
     def order(self) -> Order:
@@ -110,6 +111,7 @@ class Reader:
         self._lost = dict(job.lost)
         self._open: dict[int, OpenShard] = {}
         self._slot_N = np.empty(len(self.order.shards.source_N), np.int64)  # place in the layout; -1: not open
+        self._sound_N = np.zeros(len(self._slot_N), np.bool_)  # local shards that were digested
         self._cut: tuple[int, str] | None = None  # sequence length and packing that the open shards were checked for
         self._arrange()
         self._use = UseOfShards(self.order, start)
@@ -196,6 +198,10 @@ class Reader:
         token_type, num_tokens = self._files.dataset(shard).token_type, int(self._files.tokens_N[shard])
         local = self._files.path(shard)
         if local is not None:
+            # Once a reader. W workers each do it: at a GB/s, for shards that last for hours, less than agreeing on it.
+            if self._job.verify and not self._sound_N[shard]:
+                check_digest(local, self.order.shards.sha256_N[shard].tobytes().hex(), local)
+                self._sound_N[shard] = True
             return OpenShard(local, token_type, num_tokens)
         assert self._shelf is not None, "a remote dataset is read through a cache"
         while True:

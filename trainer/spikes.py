@@ -4,6 +4,9 @@ z = (value - trend) / (1.4826 MAD), over the last accepted steps. Trend and MAD 
 trend; 1.4826 makes it the standard deviation of normal noise) are made of medians, which the outliers that they are to
 find do not move. Without the trend the fall of a young loss would count as noise and hide what stands out of it. A
 falling loss is no spike: only values above the trend count.
+
+Other data, a longer sequence or another batch size may lift the loss for good, at a step that is known. A spike in the
+first steps of a phase is therefore told, but not refused, and the history begins anew with it.
 """
 
 import math
@@ -39,11 +42,12 @@ class SpikeRule:
         self._window, self._warmup, self._threshold, self._action = window, warmup, threshold, action
         self._history: dict[str, deque[float]] = {name: deque(maxlen=window) for name in LEAST_SPREAD}
 
-    def judge(self, loss: float, norm: float) -> Verdict:
+    def judge(self, loss: float, norm: float, since_change: int | None = None) -> Verdict:
         """The verdict over a step, which joins the history unless its update is refused.
 
-        A value that is not finite is refused whatever the action: it would stay in the weights for ever. The first
-        `warmup` accepted steps are judged by that alone.
+        `since_change`: batches since the phase began that changed what a loss is of; None in a run's first phase. Less
+        than `warmup`, a spike is the phase's new level. A value that is not finite is refused whatever the action: it
+        would stay in the weights for ever. The first `warmup` accepted steps are judged by that alone.
         """
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return Verdict(True, True, math.inf, f"loss {loss}, gradient norm {norm}: not finite", loss, norm)
@@ -52,7 +56,11 @@ class SpikeRule:
         name = max(scores, key=lambda each: scores[each])
         spike = scores[name] > self._threshold
         reason = self._reason(name, values[name], scores[name]) if spike else ""
-        refused = spike and self._action != "log"
+        changed = since_change is not None and since_change < self._warmup
+        refused = spike and self._action != "log" and not changed
+        if spike and changed:
+            reason += f"; {since_change} batches into a phase that is its level, and the history begins anew"
+            self.load_state_dict({})
         if not refused:
             for each, value in values.items():
                 self._history[each].append(value)

@@ -55,6 +55,7 @@ class TokenStream(IterableDataset[TokenBatch]):
         workers: int = 0,
         cache: CacheOptions | None = None,
         mask: str = "none",
+        verify_shards: bool = True,
         on_lost_shard: str = "stop",
         **phase: Any,
     ) -> None:
@@ -78,7 +79,7 @@ class TokenStream(IterableDataset[TokenBatch]):
         self._files = ShardFiles(self.order.shards, self.datasets)
         shelf = self._cache(cache or CacheOptions(), phases) if self._files.remote_N().any() else None
         skip = on_lost_shard == "skip"
-        self._job = Job(self.datasets, seed, tuple(phases), rank, world, tuple(skipped), {}, skip, shelf)
+        self._job = Job(self.datasets, seed, tuple(phases), rank, world, tuple(skipped), {}, skip, verify_shards, shelf)
         self._start = self._next = start_batch
         self._delivered = 0
         self._lost: dict[str, int] = dict(lost or {})

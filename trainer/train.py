@@ -107,7 +107,8 @@ def loop(t: Training) -> int:
             return finish(t, "the data ended")
         targets, stopping = agree(t, batch)
         loss, norm = accumulate_gradients(t, batch, sum(targets.values()))
-        verdict = t.spikes.judge(loss, norm)
+        start = t.order.phase_of(batch.batch).start
+        verdict = t.spikes.judge(loss, norm, batch.batch - start if start else None)
         if verdict.spike:
             t.tell.spike(t.model, batch, t.order.batch(batch.batch), t.order, t.state.step, verdict)
         if verdict.refused:
@@ -279,6 +280,7 @@ def open_stream(run: Resolved, world: World, state: RunState) -> TokenStream:
         workers=data.workers,
         cache=data.cache,
         mask=data.mask,
+        verify_shards=data.verify_shards,
         on_lost_shard=data.on_lost_shard,
     )
 

@@ -148,3 +148,25 @@ def test_a_resumed_rule_judges_on_bit_by_bit(stop: int, seed: int, action: str) 
     after.load_state_dict(json.loads(json.dumps(before.state_dict())))
     assert [after.judge(*each) for each in values[stop:]] == want[stop:]
     assert after.state_dict() == uninterrupted.state_dict()
+
+
+@pytest.mark.parametrize("action", ["log", "skip", "rewind"])
+def test_a_spike_in_the_first_steps_of_a_phase_is_its_new_level(action: str) -> None:
+    values = [(2.0 + 0.01 * (step % 3), 1.0) for step in range(100)]
+    judge = rule(action, warmup=16)
+    spikes(judge, values)
+    verdict = judge.judge(4.0, 1.0, since_change=15)
+    assert (verdict.spike, verdict.refused) == (True, False)
+    assert verdict.reason.endswith("; 15 batches into a phase that is its level, and the history begins anew")
+    assert judge.state_dict() == {"loss": [4.0], "norm": [1.0]}
+    assert judge.judge(math.nan, 1.0, since_change=16).refused is True
+
+
+def test_later_in_a_phase_a_spike_is_one_and_a_phase_without_one_keeps_the_history() -> None:
+    values = [(2.0 + 0.01 * (step % 3), 1.0) for step in range(100)]
+    judge = rule("skip", warmup=16)
+    spikes(judge, values)
+    assert [judge.judge(*each, since_change=step).spike for step, each in enumerate(values[:10])] == [False] * 10
+    assert len(judge.state_dict()["loss"]) == 110
+    verdict = judge.judge(4.0, 1.0, since_change=16)
+    assert (verdict.spike, verdict.refused) == (True, True)

@@ -282,10 +282,12 @@ def test_iteration_goes_on_where_it_stood(run: tuple[list[Dataset], list[Phase]]
 
 
 def with_a_bad_shard(folder: Path) -> MadeDataset:
-    """Three shards; the second looks whole and is not."""
+    """Three shards; in the second one bit of a token has flipped."""
     data = made(folder, {"web": [160, 160, 160]})
-    path = data.path(1)
-    path.write_bytes(b"<html>" + bytes(path.stat().st_size - 6))
+    path, tokens = data.path(1), data.stream_of(1)[:5].astype(np.uint16).tobytes()
+    before, found, after = path.read_bytes().partition(tokens)
+    assert found == tokens
+    path.write_bytes(before + bytes([tokens[0] ^ 1]) + tokens[1:] + after)
     return data
 
 
@@ -299,8 +301,29 @@ def test_a_local_shard_that_is_missing_stops_before_the_first_step(tmp_path: Pat
 def test_a_bad_shard_stops_the_run_with_its_name(tmp_path: Path) -> None:
     data = with_a_bad_shard(tmp_path)
     for workers in (0, 1):
-        with pytest.raises(DatasetError, match=f"{data.path(1).name}: not a shard"):
+        with pytest.raises(DatasetError, match=f"{data.path(1).name}: its sha256 is .*: copy it again"):
             list(TokenStream(data.uri, sequence_length=16, global_batch=30, max_epochs={"web": 1}, workers=workers))
+
+
+def test_digests_are_not_looked_at_where_that_is_not_wanted_and_once_a_shard_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"sequence_length": 16, "global_batch": 6, "max_epochs": {"web": 3}}
+    bad = with_a_bad_shard(tmp_path / "bad")
+    unseen = list(TokenStream(bad.uri, verify_shards=False, **settings))
+    assert len(unseen) == 15
+    good = made(tmp_path / "good", {"web": [160, 160, 160]})
+    digested = []
+    monkeypatch.setattr("trainer.reader.check_digest", lambda path, *_: digested.append(path))
+    assert len(list(TokenStream(good.uri, **settings))) == 15
+    assert sorted(digested) == sorted(str(good.path(number)) for number in range(3))
+
+
+def test_what_is_no_shard_is_said_where_no_digest_is_looked_at(tmp_path: Path) -> None:
+    data = made(tmp_path, {"web": [160]})
+    data.path(0).write_bytes(b"<html>" + bytes(data.path(0).stat().st_size - 6))
+    with pytest.raises(DatasetError, match=f"{data.path(0).name}: not a shard"):
+        next(iter(TokenStream(data.uri, sequence_length=16, global_batch=4, verify_shards=False)))
 
 
 @pytest.mark.parametrize("kind", ["bad", "missing"])

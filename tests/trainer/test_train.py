@@ -10,7 +10,7 @@ import trainer.train
 from schemas.manifest import DatasetError
 from schemas.packing import packed_rows
 from schemas.sections import ConfigError
-from tests.trainer.made_dataset import MadeDataset
+from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
 from tests.trainer.tiny import (
     VOCABULARY,
     config,
@@ -23,6 +23,10 @@ from tests.trainer.tiny import (
     run,
 )
 from trainer.ask import documents_of_step
+from trainer.dataset import open_dataset
+from trainer.lineage import documents_of_rows
+from trainer.order import Order
+from trainer.resolve import resolve
 from trainer.train import Training
 
 # Every tenth loss of a hundred steps, with torch 2.15 on x86-64.
@@ -113,11 +117,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 # ---------------------------------------------------------------- spikes
 
 
-@pytest.fixture(scope="module")
-def poisoned(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
-    """A clean source, and a second one that is all garbage and comes in by a phase for two batches."""
-    dataset = MadeDataset(tmp_path_factory.mktemp("poisoned"), vocab_size=VOCABULARY)
-    for number in range(24):
+WATCHFUL = {
+    "data__global_batch": 16,
+    "data__verify_shards": False,
+    "schedule__steps": 80,
+    "spikes__warmup": 16,
+    "spikes__window": 16,
+    "optimizer__learning_rate": 0.005,
+}
+PLANTED = [60, 61]  # batches
+
+
+def mostly_clean(folder: Path) -> MadeDataset:
+    """More of one source than 80 batches read, and a shard of garbage as another."""
+    dataset = MadeDataset(folder, vocab_size=VOCABULARY)
+    for number in range(48):
         dataset.add("clean", counting(1000, seed=number))
     dataset.add("garbage", counting(1000, seed=99, garbage=True))
     dataset.add("clean", counting(400, seed=98), split="validation")
@@ -125,61 +139,83 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
     return dataset
 
 
-WATCHFUL = {"spikes__warmup": 16, "spikes__window": 16}
-POISON = [{"batch": 60, "weights": {"garbage": 1}}, {"batch": 62, "weights": {"clean": 1}}]
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
+    return mostly_clean(tmp_path_factory.mktemp("clean"))
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
+    """The same shards after a disk went bad: garbage in every second row of two batches in a row."""
+    dataset = mostly_clean(tmp_path_factory.mktemp("poisoned"))
+    order = watched_order(dataset)
+    for shard in {s for batch in PLANTED for s in order.batch(batch).shard_G[::2].tolist()}:
+        number = [dataset.sha256(n) for n in range(48)].index(order.shards.sha256_N[shard].tobytes())
+        tokens = dataset.stream_of(number)
+        for batch in map(order.batch, PLANTED):
+            for row in batch.row_G[::2][batch.shard_G[::2] == shard].tolist():
+                here = tokens[row * 32 : (row + 1) * 32]
+                here[here != END_OF_TEXT] = np.random.default_rng(row).integers(1, VOCABULARY, (here != 0).sum())
+        lengths = np.cumsum([len(document) for document in dataset.shards[number].documents])[:-1]
+        documents = [document.tolist() for document in np.split(tokens, lengths)]
+        data = dataset._shard_bytes("clean", "train", documents, dataset.shards[number].names)
+        assert dataset.path(number).stat().st_size == len(data)
+        dataset.path(number).write_bytes(data)
+    return dataset
+
+
+def watched_order(dataset: MadeDataset) -> Order:
+    return resolve(config(dataset, Path("unused"), data__weights={"clean": 1}, **WATCHFUL)).order()
+
+
+def watched(dataset: MadeDataset, output: Path, **options: object) -> list[float]:
+    return run(config(dataset, output, **{"data__weights": {"clean": 1}} | WATCHFUL | options))
 
 
 @pytest.mark.parametrize("action", ["skip", "rewind"])
-def test_a_planted_run_of_garbage_is_named_and_passed_over(poisoned: MadeDataset, tmp_path: Path, action: str) -> None:
-    options = {
-        "data__weights": {"clean": 1},
-        "schedule__steps": 80,
-        "spikes__warmup": 16,
-        "spikes__window": 16,
-        "optimizer__learning_rate": 0.005,
-    }
-    clean = run(config(poisoned, tmp_path / "clean", **options))
-    found = run(
-        config(poisoned, tmp_path / action, data__phases=POISON, spikes__action=action, checkpoint__every=20, **options)
-    )
-    spikes = events(tmp_path / action, "spike")
-    assert [event["batch"] for event in spikes] == [60, 61]
-    assert all(
-        each["source"] == "garbage" and each["url"].startswith("http://garbage.test/")
-        for each in spikes[0]["documents"]
-    )
-    assert final_state(tmp_path / action)["skipped"] == [60, 61]
+def test_a_planted_run_of_garbage_is_named_and_passed_over(
+    clean: MadeDataset, poisoned: MadeDataset, tmp_path: Path, action: str
+) -> None:
+    healthy = watched(clean, tmp_path / "clean")
+    assert events(tmp_path / "clean", "spike") == []
+    found = watched(poisoned, tmp_path / action, spikes__action=action, checkpoint__every=20)
+    spikes, order = events(tmp_path / action, "spike"), watched_order(poisoned)
+    assert [event["batch"] for event in spikes] == PLANTED
+    for event in spikes:
+        planted = documents_of_rows([open_dataset(poisoned.uri)], order, order.batch(event["batch"]), range(0, 16, 2))
+        assert {each["url"] for each in event["documents"]} == {each.url for each in planted}
+    assert final_state(tmp_path / action)["skipped"] == PLANTED
     assert len(found) == 80
-    assert sum(found[-8:]) / 8 == pytest.approx(sum(clean[-8:]) / 8, rel=0.1)
+    assert sum(found[-8:]) / 8 == pytest.approx(sum(healthy[-8:]) / 8, rel=0.1)
     if action == "rewind":
         assert [event["to"] for event in events(tmp_path / action, "rewind")] == [60, 60]
 
 
 def test_a_spike_that_is_only_logged_changes_nothing(poisoned: MadeDataset, tmp_path: Path) -> None:
-    options = {
-        "data__weights": {"clean": 1},
-        "schedule__steps": 64,
-        "spikes__warmup": 16,
-        "spikes__window": 16,
-        "data__phases": POISON,
-    }
-    run(config(poisoned, tmp_path, optimizer__learning_rate=0.005, **options))
+    watched(poisoned, tmp_path, schedule__steps=64)
     assert [event["action"] for event in events(tmp_path, "spike")][:2] == ["log", "log"]
     assert final_state(tmp_path)["skipped"] == []
 
 
 def test_more_spikes_than_allowed_stop_the_run(poisoned: MadeDataset, tmp_path: Path) -> None:
-    options = {
-        "data__weights": {"clean": 1},
-        "schedule__steps": 80,
-        "spikes__warmup": 16,
-        "spikes__window": 16,
-        "data__phases": POISON,
-    }
     with pytest.raises(ValueError, match=r"1 batches were passed over already \(spikes\.most=1\)"):
-        run(
-            config(poisoned, tmp_path, spikes__action="skip", spikes__most=1, optimizer__learning_rate=0.005, **options)
-        )
+        watched(poisoned, tmp_path, spikes__action="skip", spikes__most=1)
+
+
+@pytest.mark.parametrize("action", ["skip", "rewind"])
+def test_a_phase_that_lifts_the_loss_is_told_and_trained(clean: MadeDataset, tmp_path: Path, action: str) -> None:
+    phases = [{"batch": 40, "weights": {"clean": 0.5, "garbage": 0.5}}]
+    found = watched(clean, tmp_path, schedule__steps=60, spikes__action=action, spikes__most=1, data__phases=phases)
+    assert found[40] > found[39] + 1
+    assert len(found) == 60
+    (told,) = events(tmp_path, "spike")
+    assert (told["batch"], told["action"]) == (40, "log")
+    assert final_state(tmp_path)["skipped"] == []
+
+
+def test_local_shards_are_checked_unless_that_is_switched_off(poisoned: MadeDataset, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"its sha256 is .*, the manifest says .*: copy it again"):
+        watched(poisoned, tmp_path, data__verify_shards=True)
 
 
 def test_packed_rows_that_nobody_has_counted_are_counted_once(dataset: MadeDataset, tmp_path: Path) -> None:
