@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import json
 import logging
 import os
@@ -164,11 +165,19 @@ def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False
 
 
 def _recipe_path(name: str) -> str:
-    """A shipped recipe by its bare name, else the path as given."""
+    """A shipped recipe by its bare name, else the path as given. Raises RecipeError where there is neither."""
     from pathlib import Path
 
-    shipped = Path(__file__).parent / "recipes" / f"{name}.yaml"
-    return str(shipped) if "/" not in name and not os.path.exists(name) and shipped.exists() else name
+    from schemas.recipe import RecipeError
+
+    shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.yaml")}
+    if os.path.exists(name):
+        return name
+    if name in shipped:
+        return str(shipped[name])
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped: {', '.join(sorted(shipped))}"
+    raise RecipeError(f"{name}: no such file, and no shipped recipe; {hint}")
 
 
 def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
@@ -211,11 +220,6 @@ def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)
-        missing = len(planned.tasks) - len(planned.done)
-        if missing:
-            raise ValueError(
-                f"{missing} of {len(planned.tasks)} parts are not made yet: `gristmill run` reads and measures first"
-            )
         measured = load_measured(job, planned)
         decided = decide(job, measured, planned.previous)
         before = recorded_verdicts(job.work, measured.parts, planned.previous) if planned.previous else None

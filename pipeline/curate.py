@@ -17,11 +17,13 @@ import apache_beam as beam
 from pipeline.ingest.parts import asset_digests, fingerprint, ingest_task, load_parts, stage_versions
 from pipeline.ingest.plan import check_abutting, plan_tasks
 from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
+from pipeline.measure.assets import check_assets
 from pipeline.measure.signals import SIGNAL_NAMES, resolve_rules
 from pipeline.pack.copies import check_shards
 from pipeline.pack.pack import pack
 from pipeline.pack.previous import Previous, load_previous
 from pipeline.pack.tokenizer import check_tokenizer
+from pipeline.report.names import meaning
 from pipeline.runtime.progress import ProgressLine
 from pipeline.runtime.sweep import swept_work
 from pipeline.same import check_same_dataset, up_to_date
@@ -123,6 +125,7 @@ def plan(job: Job) -> Planned:
     """
     resolve_rules(job.recipe.rules)
     check_preferences(job.recipe.prefer, document_schema(1, SIGNAL_NAMES).names)
+    check_assets(job.recipe.measure)
     check_tokenizer(job.recipe.tokenizer)
     previous = load_previous(job.output)
     tasks = plan_tasks(job.recipe.sources, job.recipe.read, fingerprint(job.recipe))
@@ -206,13 +209,19 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Previous | N
 
 
 class NothingKept(OSError):
-    """No document is left to make a dataset of: the message names what dropped most."""
+    """No document is left to make a dataset of: the message names what dropped most, and what that means."""
 
     def __init__(self, funnel: Funnel) -> None:
-        read, drops = funnel.records_read, sorted(funnel.dropped.items(), key=lambda drop: (-drop[1], drop[0]))
-        most = ", ".join(f"{rule} {number:,}" for rule, number in drops[:3])
-        cure = f"dropped most by {most}: lower that threshold" if read else "the inputs hold no record: see sources"
-        super().__init__(f"no document was kept of {read:,} read ({cure}); nothing was written")
+        drops = sorted(funnel.drops, key=lambda drop: (-drop.documents, drop.rule))
+        if not drops:
+            super().__init__("the inputs hold no record: check sources; nothing was written")
+            return
+        most = ", ".join(f"{drop.rule} {drop.documents:,}" for drop in drops[:3])
+        stage, rule = drops[0].stage, drops[0].rule
+        cure = f"try another rules.{rule} with `gristmill decide`" if stage == "rules" else f"{rule}: {meaning(rule)}"
+        super().__init__(
+            f"no document was kept of {funnel.records_read:,} read, nothing was written; dropped most by {most}; {cure}"
+        )
 
 
 def _code(job: Job) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Whether a run goes on with the dataset that stands at its output, or was meant for another place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -9,24 +9,25 @@ from pipeline.ingest.receipts import PartRef, Task
 from pipeline.pack.previous import Previous
 from pipeline.select.select import verdict_uri
 from schemas import storage
-from schemas.recipe import Recipe
+from schemas.recipe import Recipe, RecipeError
+from schemas.sections import shown
 
 __all__ = ["check_same_dataset", "recorded_recipe", "recorded_verdicts", "up_to_date"]
 
 # What may change in a dataset's recipe: every document is decided again and the next generation is made.
 DECIDED_AGAIN = ("rules", "exact", "near", "prefer")
+SHOWN = 8  # differences told of another recipe
 
 
 def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]) -> None:
-    """Raise ValueError, with the difference, unless `recipe` decides the inputs of this dataset anew."""
+    """Raise ValueError, with the differences, unless `recipe` decides the inputs of this dataset anew."""
     place = previous.dataset
     there, asked = recorded_recipe(previous).identity(), recipe.identity()
-    changed = [key for key in asked if key not in DECIDED_AGAIN and asked[key] != there[key]]
+    changed = list(_differences("", *(_without(each, DECIDED_AGAIN) for each in (there, asked))))
     if changed:
-        shown = "; ".join(_difference(key, there[key], asked[key]) for key in changed)
-        raise ValueError(
-            f"{place} holds a dataset of another recipe ({shown}): choose another --output, or set it back"
-        )
+        rest = [f"and {len(changed) - SHOWN:,} more"] if len(changed) > SHOWN else []
+        title = f"{place} holds a dataset of another recipe: choose another --output, or set back (there -> here)"
+        raise RecipeError("\n  ".join([title, *changed[:SHOWN], *rest]))
     read = {
         (source, name)
         for source, name in zip(*(previous.inputs[c].to_pylist() for c in ("source", "name")), strict=True)
@@ -66,10 +67,14 @@ def up_to_date(previous: Previous, recipe: Recipe, parts: Sequence[PartRef], cod
     )
 
 
-def _difference(key: str, there: Any, asked: Any) -> str:
-    """`read.part_bytes is 1, not 2`, for the first place where two values differ."""
+def _without(identity: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key not in keys}
+
+
+def _differences(key: str, there: Any, asked: Any) -> Iterator[str]:
+    """`read.part_bytes: 1 -> 2`, for each place where two values differ, in the order of the keys."""
     if isinstance(there, dict) and isinstance(asked, dict):
         for name in sorted({*there, *asked}):
-            if there.get(name) != asked.get(name):
-                return _difference(f"{key}.{name}", there.get(name), asked.get(name))
-    return f"{key} is {there!r} there, {asked!r} here"
+            yield from _differences(f"{key}.{name}" if key else name, there.get(name), asked.get(name))
+    elif there != asked:
+        yield f"{key}: {shown(there)} -> {shown(asked)}"

@@ -3,8 +3,10 @@
 The recipe of a dataset and the configuration of a training are both read here.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -12,9 +14,37 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ConfigError", "Section", "load_model"]
+from schemas.stores import StorageError
+
+__all__ = ["ConfigError", "Section", "file_of", "load_model", "shown"]
 
 M = TypeVar("M", bound=BaseModel)
+
+SHOWN = 60  # characters of a value that is quoted in a message
+
+# What is expected instead of a wrong value, by pydantic's name of the fault; in braces stands what the model says.
+EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a mapping of names",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "list_type": "a list, as in [a, b]",
+    "literal_error": "{expected}",
+    "model_type": "a section with keys of its own",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "a longer text",
+    "string_type": "text (in quotes, if it looks like something else)",
+    "too_short": "at least {min_length} of them",
+}
 
 
 class ConfigError(ValueError):
@@ -25,6 +55,19 @@ class Section(BaseModel):
     """A part of a configuration: immutable, and closed against unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@contextlib.contextmanager
+def file_of(key: str) -> Iterator[None]:
+    """Say with `key` what is wrong with a file that a configuration names there: ConfigError, or StorageError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(f"{key}: {error.filename}: {error.strerror}") from None
+    except StorageError as error:
+        raise StorageError(f"{key}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def load_model(
@@ -38,7 +81,8 @@ def load_model(
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read it: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{path}: cannot read it: {why}") from None
     try:
         data = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
@@ -99,9 +143,21 @@ def _explain(model: type[BaseModel], fault: Any, named: str | None, unions: tupl
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         return f"{'.'.join(place)}: unknown key; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
-    given = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
-    return f"{'.'.join(place)}: {message}{given}" if place else f"{message}{given}"
+    key = ".".join(place)
+    if fault["type"] == "missing":
+        return f"{key}: is missing"
+    if fault["type"] == "value_error":
+        message = fault["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    expected = EXPECTED.get(fault["type"])
+    wish = f"expected {expected.format(**fault.get('ctx', {}))}" if expected else fault["msg"]
+    return f"{key}={shown(fault['input'])}: {wish}"
+
+
+def shown(value: Any) -> str:
+    """A value of a configuration as YAML has it, on one line and not too long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _known_keys(annotation: Any, path: list[str]) -> list[str]:

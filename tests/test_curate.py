@@ -163,8 +163,8 @@ def test_decide_tells_the_effect_and_writes_no_generation(recipe: Path, tmp_path
 @pytest.mark.parametrize(
     ("override", "code", "message"),
     [
-        ("seed=5", 2, "seed is 0 there, 5 here"),
-        ("tokenizer.vocab_size=400", 2, "tokenizer.vocab_size is 300 there, 400 here"),
+        ("seed=5", 2, "  seed: 0 -> 5\n"),
+        ("tokenizer.vocab_size=400", 2, "  tokenizer.vocab_size: 300 -> 400\n"),
         ("sources.x.inputs=[a.jsonl]", 2, "holds 1 input file (x: b.jsonl) that the recipe no longer finds"),
         ("rules.gopher.too_few_wrds=3", 2, "did you mean gopher.too_few_words"),
         ("sources.x.root=/no/such/folder", 2, "/no/such/folder"),
@@ -194,9 +194,59 @@ def test_new_inputs_are_refused_until_a_dataset_can_be_appended_to(recipe: Path,
 def test_an_input_without_a_kept_document_makes_no_dataset(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     assert run(recipe, tmp_path / "out", "--set", "rules.gopher.too_few_words=100000") == 1
     error = capsys.readouterr().err
-    assert "no document was kept of 41 read" in error
-    assert "gopher.too_few_words" in error
+    assert "no document was kept of 41 read, nothing was written; dropped most by gopher.too_few_words 40" in error
+    assert "try another rules.gopher.too_few_words" in error
     assert not list((tmp_path / "out").glob("manifest*"))
+
+
+def test_an_input_of_junk_is_told_as_such_and_no_threshold_is_blamed(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    for path in (tmp_path / "crawl").iterdir():
+        path.write_text("{not json\n")
+    assert run(recipe, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "dropped most by read.damaged 2; read.damaged: bytes that are no record" in error
+    assert "rules." not in error
+
+
+def test_another_recipe_is_told_from_the_datasets_key_by_key(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    capsys.readouterr()
+    change = (
+        "--set",
+        "seed=3",
+        "--set",
+        "edits.mask=[ip]",
+        "--set",
+        "edits.c4={}",
+        "--set",
+        "rules.gopher.too_few_words=9",
+    )
+    assert run(recipe, out, *change) == 2
+    title, *lines = capsys.readouterr().err.splitlines()
+    assert title.endswith("holds a dataset of another recipe: choose another --output, or set back (there -> here)")
+    assert lines[0].startswith('  edits.c4: null -> {"end_mark": true, ')
+    assert lines[1:] == ['  edits.mask: [] -> ["ip"]', "  seed: 0 -> 3"]
+
+
+def test_nothing_is_decided_before_it_is_read(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["decide", str(recipe), "--output", str(tmp_path / "out")]) == 1
+    assert "parts are missing (1 of 1), the first of" in capsys.readouterr().err
+
+
+def test_an_output_that_no_store_can_have_is_wrong_usage(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for output, message in (
+        ("s4://x", "s4://x: unknown scheme"),
+        ("s3://", "s3://: no bucket"),
+        ("https://h.test/x", "https://h.test/x: a web server is only read from"),
+    ):
+        assert main(["run", str(recipe), "--output", output]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_shipped_recipe_is_found_by_its_name_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "quikstart", "--output", str(tmp_path)]) == 2
+    assert "no such file, and no shipped recipe; did you mean quickstart?" in capsys.readouterr().err
 
 
 def test_a_corrupt_shard_is_named(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -246,17 +296,40 @@ def test_a_missing_shard_is_no_dataset_that_is_up_to_date(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rules.gopher.too_few_wrds=3", "did you mean gopher.too_few_words"),
+        (
+            "rules.gopher.too_few_wrds=3",
+            "rules: there is no rule gopher.too_few_wrds; did you mean gopher.too_few_words",
+        ),
+        (
+            "rules.mine={signal: gopher.num_wrds, min: 3}",
+            "rules.mine: there is no signal gopher.num_wrds; did you mean",
+        ),
         ("prefer=[highest:gopher.num_wrds]", "did you mean gopher.num_words"),
-        ("tokenizer.file=recipe.yaml", "recipe.yaml"),
+        ("tokenizer.file=recipe.yaml", "tokenizer.file: recipe.yaml: not a tokenizer.json"),
+        ("tokenizer.file=nowhere", "tokenizer.file: nowhere: no such tokenizer file"),
+        (
+            "tokenizer={vocab_size: 257, special_tokens: [x]}",
+            "tokenizer.vocab_size=257: 256 bytes and 2 special tokens",
+        ),
+        ("measure.language_model=recipe.yaml", "measure.language_model: recipe.yaml: not a fastText model"),
+        ("measure.language_model=nowhere", "measure.language_model: nowhere: no such file"),
+        ("measure.language_model=builtin:x", "measure.language_model: builtin:x: no such model is shipped"),
+        ("measure.url_block_list=nowhere", "measure.url_block_list: nowhere: no such file"),
+        ("measure.url_block_list=crawl/a.jsonl", "measure.url_block_list: crawl/a.jsonl: line 1: "),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused_before_anything_is_read(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    override: str,
+    message: str,
 ) -> None:
-    assert run(recipe, tmp_path / "out", "--set", override.replace("recipe.yaml", str(recipe))) == 2
+    monkeypatch.chdir(tmp_path)
+    assert run(recipe, tmp_path / "out", "--set", override) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "out" / "work").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_an_output_that_cannot_be_is_one_message(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

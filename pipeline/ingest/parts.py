@@ -164,14 +164,17 @@ def load_parts(work: str, tasks: Iterable[Task], missing_ok: bool = False) -> tu
         receipts = _receipts(task, work)
         if receipts and receipts[-1].last and all(_is_there(receipt, work) for receipt in receipts):
             return list(zip(receipts, _first_pieces(task, receipts), strict=True))
-        if missing_ok:
-            return []
-        raise FileNotFoundError(
-            f"{work}: the parts of {task.pieces[0].uri} are not all there: run again, and they are made"
-        )
+        return []
 
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        found = [pair for pairs in pool.map(load, ordered) for pair in pairs]
+        loaded = list(pool.map(load, ordered))
+    missing = [task.pieces[0].uri for task, pairs in zip(ordered, loaded, strict=True) if not pairs]
+    if missing and not missing_ok:
+        raise FileNotFoundError(
+            f"{work}: parts are missing ({len(missing):,} of {len(ordered):,}), the first of {missing[0]}: "
+            "`gristmill run` makes them"
+        )
+    found = [pair for pairs in loaded for pair in pairs]
     parts = [
         PartRef(
             number=number,

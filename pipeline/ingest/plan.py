@@ -22,6 +22,7 @@ from pipeline.ingest.receipts import Piece, PieceReceipt, Receipt, Task
 from schemas import storage
 from schemas.recipe import Read, Source, canonical_json
 from schemas.storage import Stat
+from schemas.words import plural
 
 __all__ = ["check_abutting", "format_of", "plan_tasks"]
 
@@ -174,9 +175,12 @@ def _find_files(name: str, source: Source) -> Found:
     return found
 
 
-def _base(source: Source) -> str:
+def _base(name: str, source: Source) -> str:
     """The root as file URIs begin with it: without ~ and file://, which listings do not have."""
-    path = storage.local_path(source.root)
+    try:
+        path = storage.local_path(source.root)
+    except ValueError as error:
+        raise ValueError(f"sources.{name}.root: {error}") from None
     return str(path) if path is not None else source.root.rstrip("/")
 
 
@@ -189,10 +193,10 @@ def _match(name: str, source: Source, pattern: str, listed: dict[str, list[Stat]
         )
     segments = pattern.split("/")
     fixed = next(at for at, segment in enumerate(segments) if WILD.search(segment))
-    base = _base(source)
+    base = _base(name, source)
     folder = storage.join(base, *segments[:fixed]) if fixed else base
     if folder not in listed:
-        listed[folder] = storage.list_files(folder)
+        listed[folder] = _files_below(name, folder)
     matches = glob_pattern(pattern).fullmatch
     found = {}
     for file in listed[folder]:
@@ -201,10 +205,23 @@ def _match(name: str, source: Source, pattern: str, listed: dict[str, list[Stat]
             found[input_name] = Stat(storage.join(base, input_name), file.size, file.tag)
     if not found:
         raise ValueError(
-            f"source {name}: {pattern!r} matches none of the {len(listed[folder])} files below {folder}: "
+            f"source {name}: {pattern!r} matches none of the {plural(len(listed[folder]), 'file')} below {folder}: "
             "check root and inputs (* stays within a folder, ** does not)"
         )
     return found
+
+
+def _files_below(name: str, folder: str) -> list[Stat]:
+    """All files below a folder or prefix. Raises ValueError where there is none, and says why."""
+    if files := storage.list_files(folder):
+        return files
+    path = storage.local_path(folder)
+    if path is None or path.is_dir():
+        raise ValueError(f"source {name}: no file lies below {folder}: check root and inputs")
+    # In full, for most often the command was started in another folder than was thought.
+    if path.exists():
+        raise ValueError(f"source {name}: {path.absolute()} is a file: give its folder as root, and its name in inputs")
+    raise ValueError(f"source {name}: there is no folder {path.absolute()}: check root and inputs")
 
 
 def _name_below(base: str, uri: str) -> str:
@@ -266,7 +283,7 @@ def _read_list(name: str, uri: str) -> list[str]:
 
 def _look_up(name: str, source: Source, names: list[str], origin: str) -> Found:
     """Files by their exact names."""
-    base = _base(source)
+    base = _base(name, source)
     for input_name in names:
         if input_name.startswith("/") or "://" in input_name or not {"", ".", ".."}.isdisjoint(input_name.split("/")):
             raise ValueError(

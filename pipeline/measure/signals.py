@@ -44,7 +44,7 @@ class ResolvedRule:
 def signals_of(*names: str) -> tuple[Signal, ...]:
     """The signals of these names, in the registry's order; of none, all. Raises ValueError for an unknown one."""
     for name in names:
-        _known("signal", name, SIGNAL_NAMES)
+        _known("signals", "signal", name, SIGNAL_NAMES)
     return tuple(signal for signal in SIGNALS if not names or signal.name in names)
 
 
@@ -60,7 +60,7 @@ def resolve_rules(rules: Mapping[str, "float | Iterable[str] | recipe.Rule | Non
 def _resolve(name: str, bound: "float | Iterable[str] | recipe.Rule | None") -> list[ResolvedRule]:
     if isinstance(bound, recipe.Rule):
         return _own_rule(name, bound)
-    _known("rule", name, RULES)
+    _known("rules", "rule", name, RULES)
     rule = RULES[name]
     if bound is None:
         return []
@@ -83,15 +83,15 @@ def _own_rule(name: str, own: recipe.Rule) -> list[ResolvedRule]:
         raise ValueError(
             f"rules: {name} is a published rule of {RULES[name].signal}: give it a number, or choose another name"
         )
-    _known("signal", own.signal, SIGNAL_NAMES)
+    _known(f"rules.{name}", "signal", own.signal, SIGNAL_NAMES)
     bounds: list[tuple[Comparison, float | None]] = [("<", own.min), (">", own.max)]
     return [ResolvedRule(name, own.signal, comparison, bound) for comparison, bound in bounds if bound is not None]
 
 
-def _known(kind: str, name: str, names: Iterable[str]) -> None:
+def _known(place: str, kind: str, name: str, names: Iterable[str]) -> None:
     known = list(names)
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-    raise ValueError(f"rules: {name}: no {kind} has this name; {hint}")
+    raise ValueError(f"{place}: there is no {kind} {name}; {hint}")

@@ -9,8 +9,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from schemas.generation import EndOfText, Tokenizer
 from schemas.manifest import file_digest
 from schemas.recipe import TokenizerOptions
+from schemas.words import plural
 
-__all__ = ["TokenizerError", "describe_tokenizer", "identity_options", "load_tokenizer", "train_bpe"]
+__all__ = ["TokenizerError", "describe_tokenizer", "first_tokens", "identity_options", "load_tokenizer", "train_bpe"]
 
 BYTES = 256  # tokens of a byte-level alphabet
 
@@ -26,12 +27,7 @@ def train_bpe(texts: Iterable[str], options: TokenizerOptions) -> bytes:
     ids, so neither threads nor the order of the texts change a byte. Raises TokenizerError for a vocabulary too
     small.
     """
-    special = list(dict.fromkeys([options.end_of_text, *options.special_tokens]))
-    if options.vocab_size < BYTES + len(special):
-        raise TokenizerError(
-            f"tokenizer.vocab_size={options.vocab_size}: {BYTES} bytes and {len(special)} special tokens need "
-            f"at least {BYTES + len(special)}"
-        )
+    special = first_tokens(options)
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -43,6 +39,17 @@ def train_bpe(texts: Iterable[str], options: TokenizerOptions) -> bytes:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str().encode()
+
+
+def first_tokens(options: TokenizerOptions) -> list[str]:
+    """The special tokens that a trained vocabulary begins with. Raises TokenizerError for one too small for them."""
+    special = list(dict.fromkeys([options.end_of_text, *options.special_tokens]))
+    if options.vocab_size < BYTES + len(special):
+        raise TokenizerError(
+            f"tokenizer.vocab_size={options.vocab_size}: {BYTES} bytes and {plural(len(special), 'special token')} "
+            f"need at least {BYTES + len(special)}"
+        )
+    return special
 
 
 def load_tokenizer(data: bytes, name: str) -> tokenizers.Tokenizer:

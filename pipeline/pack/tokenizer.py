@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from pipeline.ingest.receipts import PartRef
-from pipeline.pack.bpe import TokenizerError, describe_tokenizer, identity_options, load_tokenizer, train_bpe
+from pipeline.pack.bpe import (
+    TokenizerError,
+    describe_tokenizer,
+    first_tokens,
+    identity_options,
+    load_tokenizer,
+    train_bpe,
+)
 from pipeline.pack.files import write_once
 from pipeline.pack.plan import PackPart, pack_parts
 from pipeline.pack.previous import Previous
@@ -14,6 +21,7 @@ from schemas import storage
 from schemas.generation import Tokenizer
 from schemas.manifest import named_by_content, read_manifest
 from schemas.recipe import Recipe, TokenizerOptions, canonical_json
+from schemas.sections import file_of
 
 __all__ = ["check_tokenizer", "inspect", "settle_tokenizer", "train_from_parts", "train_tokenizer"]
 
@@ -45,9 +53,12 @@ def settle_tokenizer(
 
 
 def check_tokenizer(options: TokenizerOptions) -> None:
-    """Raise TokenizerError for a tokenizer file that a run could not use, before the run has done anything."""
-    if options.file is not None:
-        describe_tokenizer(_read(options.file), "", options.file, options)
+    """Raise ConfigError for a tokenizer that a run could not load or train, before the run has done anything."""
+    if options.file is None:
+        first_tokens(options)
+    else:
+        with file_of("tokenizer.file"):
+            describe_tokenizer(_read(options.file), "", options.file, options)
 
 
 def train_tokenizer(parts: Sequence[PackPart], recipe: Recipe, work: str) -> bytes:

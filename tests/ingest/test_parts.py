@@ -381,7 +381,10 @@ def test_parts_are_numbered_by_source_name_start_and_number(tmp_path: Path) -> N
 def test_missing_parts_are_told_unless_they_may_be(long_source: Path, tmp_path: Path) -> None:
     tasks = tasks_of(recipe_of(long_source))
     assert load_parts(str(tmp_path), tasks, missing_ok=True) == ([], [])
-    with pytest.raises(FileNotFoundError, match=r"the parts of .*long\.jsonl\.gz are not all there: run again"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"parts are missing \(1 of 1\), the first of .*long\.jsonl\.gz: `gristmill run` makes them",
+    ):
         load_parts(str(tmp_path), tasks)
 
 

@@ -107,7 +107,8 @@ def test_a_list_names_files_below_the_root(crawl: Path, tmp_path: Path) -> None:
     ("inputs", "message"),
     [
         (["*.zip"], r"source web: '\*\.zip' matches none of the \d files below .*crawl: check root and inputs"),
-        (["x/*.warc"], r"source web: 'x/\*\.warc' matches none of the 0 files below .*crawl/x"),
+        (["x/*.warc"], r"source web: there is no folder /.*crawl/x: check root and inputs"),
+        (["a.warc/*"], r"source web: /.*crawl/a\.warc is a file: give its folder as root, and its name in inputs"),
         (["a.warc", "b.warc", "c.warc"], r"source web: no such file: .*crawl/b\.warc, named in inputs"),
         (["@nowhere.txt"], r"source web: inputs name the list @nowhere\.txt, which is not there"),
         (["../a.warc"], r"source web: '\.\./a\.warc', named in inputs, is no path below the root"),
@@ -118,6 +119,18 @@ def test_a_list_names_files_below_the_root(crawl: Path, tmp_path: Path) -> None:
 def test_what_is_not_there_is_one_clear_message(crawl: Path, inputs: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(crawl, *inputs)
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("nowhere", r"source web: there is no folder /.*/nowhere: check root and inputs"),
+        ("s4://x", r"sources\.web\.root: s4://x: unknown scheme s4://"),
+    ],
+)
+def test_a_root_that_is_not_there_is_said_to_be_so(root: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(root)
 
 
 def test_a_list_with_missing_files_names_the_first_and_counts_the_rest(crawl: Path, tmp_path: Path) -> None:

@@ -53,11 +53,14 @@ def test_a_recipe_gives_thresholds_lists_own_rules_and_null():
     [
         (
             {"gopher.to_few_words": 5},
-            r"gopher\.to_few_words: no rule has this name; did you mean gopher\.too_few_words\?",
+            r"there is no rule gopher\.to_few_words; did you mean gopher\.too_few_words\?",
         ),
         ({"gopher.to_few_words": None}, "did you mean"),
         ({"zzz": 1}, "known: c4.curly_bracket, "),
-        ({"mine": Rule(signal="gopher.num_word", min=1)}, r"no signal has this name; did you mean gopher\.num_words\?"),
+        (
+            {"mine": Rule(signal="gopher.num_word", min=1)},
+            r"rules\.mine: there is no signal gopher\.num_word; did you mean gopher\.num_words\?",
+        ),
         ({"language.not_wanted": 0.5}, r"0\.5 is no list: give the labels to keep"),
         ({"language.not_wanted": []}, "the list is empty, which drops everything"),
         ({"gopher.too_few_words": ["en"]}, "a list, where one number is expected; published is 50"),
