@@ -62,8 +62,14 @@ class Windows:
     mask: str = "none"  # documents: attention stays inside a document, positions restart
 
 
-def evaluate(model: Transformer, texts: Sequence[Text], world: World, windows: Windows) -> dict[str, Score]:
-    """The score of each text, by name; all ranks must call, and all get the result.
+def evaluate(
+    model: Transformer,
+    texts: Sequence[Text],
+    world: World,
+    windows: Windows,
+    beat: Callable[[], None] = lambda: None,
+) -> dict[str, Score]:
+    """The score of each text, by name; all ranks must call, and all get the result. Calls `beat` at every batch.
 
     Batches are dealt out in turn, and their sums added up in one fixed order in fp64: the number of ranks has no part
     in the result. Every rank makes equally many forward passes (on padding, if need be), because
@@ -75,6 +81,7 @@ def evaluate(model: Transformer, texts: Sequence[Text], world: World, windows: W
     special = torch.tensor(windows.special, dtype=torch.int64)
     with inference(model):
         for turn in range(-(-len(nats) // world.size)):
+            beat()
             inputs_BT, targets_BT = next(batches, _padding(windows))
             each_BT = _score(model, inputs_BT, targets_BT, world.device, windows)
             number = turn * world.size + world.rank

@@ -7,7 +7,8 @@ rank 0 writes. B rows of this rank's batch, T positions.
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -227,14 +228,15 @@ class Teller:
 
     def evaluate(self, model: Any, order: Order, state: RunState) -> dict[str, Score]:
         """Validation loss, samples of text, the mixture so far; all ranks take part."""
-        self._watchdog.beat(state.step, "evaluate")
+        beat = partial(self._watchdog.beat, state.step, "evaluate")
+        beat()
         with self._meter.other_work():
             if self._sets is None:
                 self._sets = validation_sets(self._run, self._copies.name)
             texts, windows = self._sets
-            scores = evaluate(model, texts, self._world, windows)
+            scores = evaluate(model, texts, self._world, windows, beat)
             self._tell_scores(state.step, scores)
-            self._tell_samples(model, state.step)
+            self._tell_samples(model, state.step, beat)
             consumed = order.consumed(state.batch)
             self._event(
                 "mixture",
@@ -260,7 +262,7 @@ class Teller:
         for name, score in scores.items():
             self.say(f"  validation {name}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits a byte")
 
-    def _tell_samples(self, model: Any, step: int) -> None:
+    def _tell_samples(self, model: Any, step: int, beat: Callable[[], None]) -> None:
         options, dataset = self._run.config.evaluate, self._run.datasets[0]
         if not options.prompts:
             return
@@ -272,6 +274,7 @@ class Teller:
             Sampling(max_tokens=options.new_tokens, temperature=options.temperature),
             seed=self._run.config.seed,
             step=step,
+            beat=beat,
         )
         for prompt, text in zip(options.prompts, texts, strict=True):
             self._event("sample", step, prompt=prompt, text=text)

@@ -150,7 +150,7 @@ def agree(t: Training, batch: TokenBatch) -> tuple[dict[str, int], bool]:
         told = [len(t.signals), t.checkpoints.failed, len(set(lost) - known)]
         stops, failures, news, *totals = t.world.add([*told, *local])
         if failures:
-            t.checkpoints.wait()
+            wait(t)
         if not news:
             return dict(zip(names, totals, strict=True)), stops > 0
         joined: dict[str, int] = dict(t.state.lost)
@@ -231,15 +231,20 @@ def rewind(t: Training, spike: int) -> Iterator[TokenBatch]:
 
 def save(t: Training) -> None:
     """Begin a checkpoint; the run goes on while it is written. Raises CheckpointError when the one before failed."""
-    t.tell.phase(t.state.step, "checkpoint")
-    t.tell.saved(t.checkpoints.wait())
+    wait(t)
     t.state = replace(t.state, spikes=t.spikes.state_dict(), plan=t.order.plan_digest(t.state.batch))
     t.checkpoints.save(t.state.step, tensors_of(t.model, t.optimizers), t.state.to_json())
 
 
+def wait(t: Training) -> None:
+    """Until the checkpoint in hand is complete. Raises CheckpointError when it failed."""
+    t.tell.phase(t.state.step, "checkpoint")
+    t.tell.saved(t.checkpoints.wait())
+
+
 def restore(t: Training) -> Loaded | None:
     """Take up the newest checkpoint that checks; None where there is none. Raises ValueError for another run's."""
-    t.tell.saved(t.checkpoints.wait())
+    wait(t)
     found = t.checkpoints.load_newest(tensors_of(t.model, t.optimizers), lambda extra, path: fits(t, extra, path))
     if found is not None:
         t.state = RunState.from_json(found.extra)
@@ -289,7 +294,7 @@ def finish(t: Training, reason: str) -> int:
     """Write the last checkpoint, and say how it ended."""
     if t.checkpoints.newest_step != t.state.step:
         save(t)
-    t.tell.saved(t.checkpoints.wait())
+    wait(t)
     t.tell.ended(t.state, reason)
     return 0
 

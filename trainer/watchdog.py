@@ -29,6 +29,7 @@ __all__ = ["PHASES", "Beat", "Watchdog", "connect_store", "shutdown_warning", "w
 PHASES = ("start", "data", "forward", "backward", "optimizer", "checkpoint", "evaluate", "end")
 SILENT = 2.5  # looks without a sign of a rank's thread
 MANY = 8  # ranks that are named one by one
+PATIENCE = {"checkpoint": 10}  # times as long: nothing tells a slow store from one that hangs
 
 
 class Store(Protocol):
@@ -74,8 +75,9 @@ def connect_store(timeout_seconds: float = 20) -> Store | None:
 class Watchdog:
     """Looks on from a thread: `beat` it on entering a phase, `close` it in the end.
 
-    `seconds` without a beat are a hang, of which it speaks once. The stacks, and of rank 0 the comparison, are appended
-    to `folder`/hang/rank-00000.txt and written to `out`. `store` is needed for more than one rank.
+    `seconds` without a beat (in a checkpoint ten times that) are a hang, of which it speaks once. The stacks, and of
+    rank 0 the comparison, are appended to `folder`/hang/rank-00000.txt and written to `out`. `store` is needed for
+    more than one rank.
     Raises ValueError for `seconds` of 0 or less.
     """
 
@@ -114,8 +116,9 @@ class Watchdog:
     def _watch(self) -> None:
         self._arm()
         while not self._closing.wait(self.interval):
-            stuck = time.monotonic() - self._last[-1]
-            if stuck >= self.seconds and not self._spoken:
+            _, phase, _, since = self._last
+            stuck, limit = time.monotonic() - since, self.seconds * PATIENCE.get(phase, 1)
+            if stuck >= limit and not self._spoken:
                 self._spoken = True
                 faulthandler.cancel_dump_traceback_later()
                 self._write_stacks(stuck)  # before anything that could wait for others
@@ -124,7 +127,7 @@ class Watchdog:
                     self._compare()
             else:
                 self._tell()
-                if stuck < self.seconds:
+                if stuck < limit:
                     self._arm()
                     self._spoken = False
         self._tell()

@@ -28,6 +28,7 @@ from trainer.lineage import documents_of_rows
 from trainer.order import Order
 from trainer.resolve import resolve
 from trainer.train import Training
+from trainer.watchdog import Watchdog
 
 # Every tenth loss of a hundred steps, with torch 2.15 on x86-64.
 GOLDEN = [4.16138, 2.77009, 1.75338, 1.01925, 0.75294, 0.54001, 0.64133, 0.47415, 0.58831, 0.55024]
@@ -112,6 +113,17 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert run(config(dataset, tmp_path)) == whole
     assert "has another digest than when it was written" in capsys.readouterr().err
     assert events(tmp_path, "resume")[-1]["step"] == 15
+
+
+def test_the_watchdog_sees_every_batch_of_an_evaluation_and_every_wait_for_a_checkpoint(
+    dataset: MadeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[tuple[int, str]] = []
+    monkeypatch.setattr(Watchdog, "beat", lambda _, step, phase: beats.append((step, phase)))
+    run(config(dataset, tmp_path, evaluate__every=20))
+    assert beats[0] == (0, "checkpoint")  # one may have to be fetched
+    assert beats.count((20, "evaluate")) == 1 + 4  # 2 sources of 400 tokens, 256 a batch
+    assert beats.count((20, "checkpoint")) == 2
 
 
 # ---------------------------------------------------------------- spikes

@@ -1,5 +1,6 @@
 """The hang watchdog: real processes that hang, and what is said of them."""
 
+import io
 import os
 import socket
 import subprocess
@@ -155,3 +156,11 @@ def test_a_save_that_torchrun_would_not_wait_for_is_warned_of() -> None:
     assert shutdown_warning(23.9, torchrun) is None
     assert shutdown_warning(40.0, torchrun | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}) is None
     assert shutdown_warning(1000.0, {}) is None
+
+
+def test_a_checkpoint_may_take_ten_times_as_long(tmp_path: Path) -> None:
+    watchdog = Watchdog(0.3, tmp_path, out=io.StringIO())
+    watchdog.beat(7, "checkpoint")
+    text = wait_for(tmp_path / "hang" / "rank-00000.txt", "standing at step 7, checkpoint")
+    watchdog.close()
+    assert int(text.partition("no step in ")[2].split()[0]) >= 3
