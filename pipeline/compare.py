@@ -15,6 +15,7 @@ from pipeline.report.decisions import Changes, decision_diff
 from pipeline.report.find import find_documents
 from pipeline.report.index import index_digits, kept_documents, places_of_id
 from schemas.recipe import Recipe
+from schemas.words import plural
 
 __all__ = ["Changes", "decision_diff", "diff"]
 
@@ -111,7 +112,7 @@ def _input_lines(one: Dataset, other: Dataset) -> list[str]:
     }
     lines = []
     for kind, names in kinds.items():
-        lines += [f"{kind}: {len(names):,} files"] if names else []
+        lines += [f"{kind}: {plural(len(names), 'file')}"] if names else []
         lines += [f"    {source}/{name}" for source, name in names[:EXAMPLES]]
     return lines
 

@@ -32,6 +32,7 @@ from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, sele
 from schemas.arrow import document_schema
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
+from schemas.words import plural
 
 __all__ = [
     "Decided",
@@ -138,7 +139,7 @@ def plan(job: Job) -> Planned:
 def ingest(job: Job, planned: Planned) -> None:
     """Read, extract and measure every task whose parts do not exist yet."""
     tasks = [task for task in planned.tasks if task.key not in planned.done]
-    job.say(f"ingest   {len(planned.tasks):,} parts to make, {len(planned.done):,} are there already")
+    job.say(f"ingest   {plural(len(planned.tasks), 'part')} to make, {len(planned.done):,} there already")
     if not tasks:
         return
     # The largest first, so that no worker is left with a large one at the end.
@@ -178,7 +179,7 @@ def decide(job: Job, measured: Measured, previous: Previous | None) -> Decided:
     # A document that was kept before keeps its side of the split.
     splits = previous.splits() if previous else None
     decision = decision_digest(parts, job.recipe, splits)
-    job.say(f"select   {sum(part.rows for part in parts):,} records in {len(parts):,} parts")
+    job.say(f"select   {plural(sum(part.rows for part in parts), 'record')} in {plural(len(parts), 'part')}")
     funnel = select(parts, job.recipe, job.work, decision, lambda: job.new_pipeline(0), splits, job.memory_bytes)
     uris = [verdict_uri(job.work, decision, part.number) for part in parts]
     return Decided(decision, uris, funnel, time.monotonic() - started)
@@ -189,7 +190,7 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Previous | N
     if not decided.funnel.kept:
         raise NothingKept(decided.funnel)
     kept_bytes = decided.funnel.kept_bytes
-    job.say(f"pack     {decided.funnel.kept:,} documents kept")
+    job.say(f"pack     {plural(decided.funnel.kept, 'document')} kept")
     with ProgressLine(job.progress, "pack", kept_bytes, len(measured.parts), job.stream):
         return pack(
             measured.parts,

@@ -15,7 +15,7 @@ from pipeline.report.names import meaning
 from pipeline.report.texts import final_texts
 from schemas.manifest import DatasetError
 from schemas.recipe import Recipe
-from schemas.words import bits, number
+from schemas.words import bits, number, plural
 
 __all__ = ["explain"]
 
@@ -42,7 +42,8 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
     stories = [_story(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
     if len(places) > 1:
         stories.insert(
-            0, f"{len(places)} records of {document}" + (f"; the first {CAPTURES}:" if len(places) > CAPTURES else ":")
+            0,
+            f"{len(places):,} records of {document}" + (f"; the first {CAPTURES}:" if len(places) > CAPTURES else ":"),
         )
     return "\n\n".join(stories)
 
@@ -116,7 +117,7 @@ def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[
         charset = f"charset {stored['charset']}" if stored["charset"] else ""
         pairs += [("answer", ", ".join(filter(None, [date, status, stored["mime"], charset])))]
     if row["num_bytes"] is not None:
-        words = f"{row['num_words']:,} words, " if row["num_words"] is not None else ""
+        words = f"{plural(row['num_words'], 'word')}, " if row["num_words"] is not None else ""
         pairs += [("text", f"{words}{bits(row['num_bytes'])}, language {row['language'] or 'unknown'}")]
         pairs += [("edits", _edits(row, stored))]
     return pairs
@@ -128,10 +129,10 @@ def _date(millis: int) -> str:
 
 
 def _edits(row: dict[str, Any], stored: dict[str, Any] | None) -> str:
-    known = f"{len(stored['edits'] or []):,} edits, " if stored is not None else ""
+    known = f"{plural(len(stored['edits'] or []), 'edit')}, " if stored is not None else ""
     taken = row["edited_bytes"] or 0
     return (
-        f"{known}{abs(taken):,} bytes {'added' if taken < 0 else 'taken away'}"
+        f"{known}{plural(abs(taken), 'byte')} {'added' if taken < 0 else 'taken away'}"
         if taken or (stored and stored["edits"])
         else ""
     )
@@ -142,7 +143,7 @@ def _verdict(dataset: Dataset, row: dict[str, Any]) -> list[str]:
     if row["kept"]:
         shard = dataset.shards["path"][row["shard"]].as_py()
         place = f"row {row['row']} of {shard} (shard {row['shard']})"
-        lines = ["", f"  KEPT in {row['split']}: {row['num_tokens']:,} tokens, {place}"]
+        lines = ["", f"  KEPT in {row['split']}: {plural(row['num_tokens'], 'token')}, {place}"]
     else:
         lines = ["", f"  DROPPED in {row['stage']} by {row['rule']}{_measured(row)}"]
         lines += [f"  {meaning(row['rule'])}"] if meaning(row["rule"]) else []

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from schemas.stores import StorageError
+from schemas.words import plural
 
 __all__ = ["faults", "path_of", "stat", "unfinished_name", "walk", "write"]
 
@@ -50,7 +51,7 @@ def faults(uri: str, wanted_bytes: int | None = None) -> Iterator[None]:
 def _message(uri: str, error: OSError, wanted_bytes: int | None) -> str:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            size = f"{wanted_bytes:,} bytes to write" if wanted_bytes is not None else "writing"
+            size = f"{plural(wanted_bytes, 'byte')} to write" if wanted_bytes is not None else "writing"
             return f"{uri}: the disk is full ({size}): free some space or choose another folder"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"{uri}: permission denied ({error.strerror}): choose another folder or change its owner"

@@ -125,4 +125,4 @@ def test_without_the_work_folder_the_verdict_is_still_told(dataset: str) -> None
     shutil.rmtree(f"{dataset}/work")
     story = explain(dataset, None, "http://x/short")
     assert "DROPPED in rules by gopher.too_few_words: measured 3, threshold 5" in story
-    assert "measures and text are not available: 1 of 1 parts are not in" in story
+    assert "/work lacks 1 of 1 part; give --work" in story

@@ -20,6 +20,7 @@ from schemas.generation import FileRef, Tokenizer
 from schemas.manifest import file_digest
 from schemas.packing import packed_rows
 from schemas.recipe import canonical_json
+from schemas.words import plural
 
 __all__ = [
     "Claims",
@@ -59,7 +60,7 @@ class Faults:
             self.add(file.path, "missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}")
             return None
         if len(data) != file.bytes:
-            self.add(file.path, f"{len(data)} bytes, the generation lists {file.bytes}")
+            self.add(file.path, f"{plural(len(data), 'byte')}, the generation lists {file.bytes:,}")
             return None
         digest = file_digest(data)
         if digest != file.sha256:
@@ -159,7 +160,9 @@ def _check_tokens(faults: Faults, path: str, column: pa.ListArray, tokenizer: To
     last[lengths > 0] = values[offsets[1:][lengths > 0] - 1]
     wrong = np.flatnonzero(last != tokenizer.end_of_text.id)
     if len(wrong):
-        faults.add(path, f"{len(wrong)} documents do not end with end-of-text ({tokenizer.end_of_text.id})")
+        faults.add(
+            path, f"{plural(len(wrong), 'document')} without end-of-text ({tokenizer.end_of_text.id}) at the end"
+        )
     return lengths
 
 
@@ -169,7 +172,9 @@ def check_claims(faults: Faults, path: str, shard: Shard, claims: Claims) -> byt
     count = len(shard.doc_ids)
     if not np.array_equal(claims.row, np.arange(count)):
         faults.add(
-            path, f"{count} rows, but the ledger points to {len(claims.row)} ({len(np.unique(claims.row))} different)"
+            path,
+            f"{plural(count, 'row')}, but the ledger points to {len(claims.row)} "
+            f"({len(np.unique(claims.row))} different)",
         )
         return b""
     for name, mine, theirs in (
@@ -180,7 +185,8 @@ def check_claims(faults: Faults, path: str, shard: Shard, claims: Claims) -> byt
         same = (mine == theirs).reshape(count, -1).all(axis=1)
         if not same.all():
             faults.add(
-                path, f"row {int(np.argmin(same))}: {name} is not what the ledger says ({int((~same).sum())} rows)"
+                path,
+                f"row {int(np.argmin(same))}: {name} is not what the ledger says ({plural(int((~same).sum()), 'row')})",
             )
     rows = np.zeros(count, DOCUMENT_ROW)
     halves = np.ascontiguousarray(shard.doc_ids).view(">u8").reshape(-1, 2)
@@ -249,7 +255,9 @@ def check_near(faults: Faults, dataset: str, file: FileRef, kept: Bytes | None) 
         return
     ids = fixed_rows(table.filter(pc.equal(table["status"], "kept"))["doc_id"], 16)
     if kept is not None and not np.array_equal(ids, kept):
-        faults.add(file.path, f"its {len(ids)} kept documents are not the ledger's {len(kept)}")
+        faults.add(
+            file.path, f"what it keeps ({plural(len(ids), 'document')}) is not what the ledger keeps ({len(kept):,})"
+        )
 
 
 def check_index(faults: Faults, dataset: str, file: FileRef) -> bytes:

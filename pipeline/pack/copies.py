@@ -13,6 +13,7 @@ from pipeline.pack.files import read_columns
 from pipeline.pack.plan import PackGroup, Plan
 from schemas import storage
 from schemas.manifest import DatasetError, file_digest, shard_group
+from schemas.words import plural
 
 __all__ = ["OldRows", "OldShards", "check_shards"]
 
@@ -103,5 +104,7 @@ def check_shards(dataset: str, shards: pa.Table) -> None:
     for row in shards.filter(pc.is_null(shards["retired_in"])).select(["path", "bytes"]).to_pylist():
         uri = storage.join(dataset, row["path"])
         if found.get(uri) != row["bytes"]:
-            has = f"it has {found[uri]:,} bytes, not {row['bytes']:,}" if uri in found else "the shard is missing"
+            has = (
+                f"it has {plural(found[uri], 'byte')}, not {row['bytes']:,}" if uri in found else "the shard is missing"
+            )
             raise DatasetError(f"{uri}: {has}: {CURE}")

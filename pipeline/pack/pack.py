@@ -22,6 +22,7 @@ from pipeline.pack.transforms import PackGroups, result_path
 from schemas import storage
 from schemas.manifest import Manifest, commit
 from schemas.recipe import Recipe
+from schemas.words import plural
 
 __all__ = ["pack"]
 
@@ -72,4 +73,4 @@ def pack(
 def _done(plan: Plan, receipts: Sequence[dict[str, int]]) -> str:
     """One line for the user."""
     copied, encoded = (sum(receipt.get(name, 0) for receipt in receipts) for name in ("copied", "encoded"))
-    return f"pack     {len(plan.groups):,} groups: {encoded:,} documents encoded, {copied:,} copied"
+    return f"pack     {plural(len(plan.groups), 'group')}: {plural(encoded, 'document')} encoded, {copied:,} copied"

@@ -22,6 +22,7 @@ from schemas.generation import Tokenizer
 from schemas.manifest import named_by_content, read_manifest
 from schemas.recipe import Recipe, TokenizerOptions, canonical_json
 from schemas.sections import file_of
+from schemas.words import plural
 
 __all__ = ["check_tokenizer", "inspect", "settle_tokenizer", "train_from_parts", "train_tokenizer"]
 
@@ -90,7 +91,7 @@ def train_from_parts(parts: Sequence[PartRef], verdicts: Sequence[str], recipe: 
     data = train_bpe(sample.texts(), recipe.tokenizer)
     storage.write(to, data)
     size = load_tokenizer(data, to).get_vocab_size()
-    return f"{to}: {size:,} tokens, trained on {sample.num_bytes:,} bytes of kept text"
+    return f"{to}: {plural(size, 'token')}, trained on {plural(sample.num_bytes, 'byte')} of kept text"
 
 
 def inspect(file: str, text: str | None = None) -> str:
@@ -106,7 +107,7 @@ def inspect(file: str, text: str | None = None) -> str:
     kind = "uint16" if size <= 1 << 16 else "uint32"
     lines = [
         file,
-        f"model    {type(tokenizer.model).__name__}, {len(vocabulary):,} tokens, ids below {size:,}, {kind}",
+        f"model    {type(tokenizer.model).__name__}, {plural(len(vocabulary), 'token')}, ids below {size:,}, {kind}",
         f"special  {', '.join(special) or 'none'}",
         f"added    {', '.join(words) or 'none'}",
     ]
@@ -114,5 +115,5 @@ def inspect(file: str, text: str | None = None) -> str:
         encoding = tokenizer.encode(text, add_special_tokens=False)
         size = len(text.encode())
         lines += [f"{number:>8}  {token}" for number, token in zip(encoding.ids, encoding.tokens, strict=True)]
-        lines.append(f"{len(encoding.ids)} tokens for {size} bytes")
+        lines.append(f"{plural(len(encoding.ids), 'token')} for {plural(size, 'byte')}")
     return "\n".join(lines)

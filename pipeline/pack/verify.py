@@ -24,6 +24,7 @@ from schemas.arrow import FILES, INPUTS, SHARDS
 from schemas.generation import FileRef, Group, Manifest, SplitCount
 from schemas.manifest import DatasetError, read_files, read_inputs, read_manifest, read_shards, shard_group
 from schemas.recipe import Recipe
+from schemas.words import plural
 
 __all__ = ["verify", "verify_lines"]
 
@@ -31,6 +32,7 @@ __all__ = ["verify", "verify_lines"]
 def verify(dataset: str, generation: int | None = None, threads: int | None = None) -> dict[str, Any]:
     """Check a generation; returns what it holds and `faults`, each with the file and what differs.
 
+    A number is None where not every file that it is the sum of could be read.
     Raises DatasetError only where there is no manifest to check.
     """
     manifest = read_manifest(dataset, generation)
@@ -42,29 +44,31 @@ def verify(dataset: str, generation: int | None = None, threads: int | None = No
         check_conservation(check.faults, manifest, check.inputs, check.source_rows, check.unread)
         check_digests(check.faults, dataset, manifest, check.shards, check.listed, check.inputs)
     in_use = check.in_use.values()
+    counted = check.whole and not check.unread
     return {
         "generation": manifest.generation,
         "digest": manifest.digests.generation,
         "order": manifest.digests.order,
-        "records_read": check.records_read,
-        "kept": check.records_read - sum(check.dropped.values()),
-        "dropped": dict(sorted(check.dropped.items())),
-        "shards": len(in_use),
-        "tokens": sum(row["tokens"] for row in in_use),
+        "records_read": check.records_read if counted else None,
+        "kept": check.records_read - sum(check.dropped.values()) if counted else None,
+        "dropped": dict(sorted(check.dropped.items())) if counted else None,
+        "shards": len(in_use) if check.whole else None,
+        "tokens": sum(row["tokens"] for row in in_use) if check.whole else None,
         "faults": [{"file": path, "fault": fault} for path, fault in sorted(check.faults.found)],
     }
 
 
 def verify_lines(result: dict[str, Any]) -> list[str]:
     """The result for a terminal."""
-    lines = [
-        f"generation {result['generation']}  digest {result['digest']}",
-        f"order {result['order']}",
-        f"{result['records_read']:,} records read, {result['kept']:,} kept; {result['shards']:,} shards, "
-        f"{result['tokens']:,} tokens",
-    ]
+    lines = [f"generation {result['generation']}  digest {result['digest']}", f"order {result['order']}"]
+    holds = []
+    if result["records_read"] is not None:
+        holds.append(f"{plural(result['records_read'], 'record')} read, {result['kept']:,} kept")
+    if result["shards"] is not None:
+        holds.append(f"{plural(result['shards'], 'shard')}, {plural(result['tokens'], 'token')}")
     faults = [f"FAULT {each['file']}: {each['fault']}" for each in result["faults"]]
-    return [*lines, *faults, f"{len(faults)} faults" if faults else "everything agrees"]
+    end = plural(len(faults), "fault") if faults else "everything agrees"
+    return [*lines, *filter(None, ["; ".join(holds)]), *faults, end]
 
 
 class Check:
@@ -180,7 +184,7 @@ class Check:
             file = next(file for file in self.listed if file.path == path)
             check_near(self.faults, self.dataset, file, kept)
         elif kept is not None and len(kept):
-            self.faults.add(f"index/near/{key}-*", f"missing for {len(kept)} kept documents")
+            self.faults.add(f"index/near/{key}-*", f"missing for {plural(len(kept), 'kept document')}")
 
     def _family(self, pool: ThreadPoolExecutor, numbers: Sequence[int], parts: Sequence[Claims | None]) -> None:
         """Check a source's validation shards against the claims of all its groups."""
@@ -208,7 +212,7 @@ class Check:
             self.faults.add(
                 self.listed[int(ledger)].path,
                 f"row {rows.ledger_row[0]} points to shard {rows.shard[0]}, which is not one of its group "
-                f"({len(rows.row)} rows)",
+                f"({plural(len(rows.row), 'row')})",
             )
 
     # ---------------------------------------------------------------- indexes
@@ -236,14 +240,14 @@ class Check:
         if not self._compare_index or not packed:
             return
         if count != expected[0]:
-            self.faults.add(file.path, f"{count} rows, ledgers and shards have {expected[0]} for it")
+            self.faults.add(file.path, f"{plural(count, 'row')}, ledgers and shards have {expected[0]:,} for it")
         elif total != expected[1]:
             self.faults.add(file.path, "its rows are not those of the ledgers and shards")
 
     def _missing_index(self) -> None:
         for name, (count, _) in sorted(self._expected.items()):
             if count and self._compare_index:
-                self.faults.add(f"index/{name}-*", f"missing for {count} rows")
+                self.faults.add(f"index/{name}-*", f"missing for {plural(count, 'row')}")
 
     def _other(self, file: FileRef) -> None:
         """The tokenizer and the recipe."""

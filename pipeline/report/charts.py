@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isqrt, log10
 
 from pipeline.report.facts import Facts
-from schemas.words import brief, count, escape
+from schemas.words import brief, count, escape, plural
 
 __all__ = ["Column", "cluster_chart", "columns_chart", "half_octave", "length_chart", "similarity_chart"]
 
@@ -106,7 +106,7 @@ def cluster_chart(facts: Facts) -> str:
     for low, high in _size_classes(max(sizes)[0]):
         label = str(low) if low == high else f"{brief(low)}\u2013{brief(high)}"
         clusters = sizes[low, high]
-        columns.append(Column(label, f"{label} documents: {count(clusters)} clusters", [("dup", clusters)]))
+        columns.append(Column(label, f"{label} documents: {plural(clusters, 'cluster')}", [("dup", clusters)]))
     return columns_chart("clusters", "Clusters of duplicates by size", "documents in a cluster", columns)
 
 
@@ -133,7 +133,7 @@ def similarity_chart(facts: Facts) -> str:
     columns = [
         Column(
             f"{percent / 100:.2f}" if percent % 5 == 0 else "",
-            f"similarity {percent / 100:.2f}: {count(facts.similarities[percent])} documents",
+            f"similarity {percent / 100:.2f}: {plural(facts.similarities[percent], 'document')}",
             [("dup", facts.similarities[percent])],
         )
         for percent in range(low, 101)

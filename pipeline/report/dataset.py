@@ -19,6 +19,7 @@ from schemas import storage
 from schemas.generation import Manifest
 from schemas.manifest import DatasetError, read_files, read_inputs, read_manifest, read_shards
 from schemas.recipe import Recipe, load_recipe
+from schemas.words import plural
 
 __all__ = ["Dataset", "Parts", "Place", "open_dataset", "open_parts"]
 
@@ -188,7 +189,9 @@ def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = 
                     return Parts(uris, "")
     except storage.StorageError as error:
         return Parts({}, f"{error}.")
-    return Parts(uris, f"{asked - len(uris)} of {asked} parts are not in {folder}; give --work if they lie elsewhere.")
+    return Parts(
+        uris, f"{folder} lacks {asked - len(uris):,} of {plural(asked, 'part')}; give --work if they lie elsewhere."
+    )
 
 
 def _read_receipt(uri: str) -> Receipt:

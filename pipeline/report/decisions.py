@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.ingest.receipts import PartRef
 from schemas import storage
+from schemas.words import plural
 
 __all__ = ["Changes", "decision_diff"]
 
@@ -55,7 +56,7 @@ class Changes:
         for (before, after), number in self.moved.most_common(10):
             lines.append(f"   {number:,} dropped by {after}, before by {before}")
         if self.new_rows:
-            lines.append(f"  {self.new_kept:,} kept of {self.new_rows:,} records that were not decided before")
+            lines.append(f"  {self.new_kept:,} kept of {plural(self.new_rows, 'record')} not decided before")
         return lines
 
 

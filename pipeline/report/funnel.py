@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.report.facts import Drop, Facts
-from schemas.words import count, escape, share
+from schemas.words import count, escape, plural, share
 
 __all__ = ["Step", "funnel_picture", "steps"]
 
@@ -67,7 +67,7 @@ def _reasons(drops: list[Drop]) -> list[tuple[str, int]]:
     lines = [(drop.rule.partition(".")[2].replace("_", " ") or drop.rule, drop.count) for drop in named]
     rest = ordered[len(named) :]
     if rest:
-        lines.append((f"{len(rest)} other rules", sum(drop.count for drop in rest)))
+        lines.append((plural(len(rest), "other rule"), sum(drop.count for drop in rest)))
     return lines
 
 

@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
+from schemas.words import plural
+
 __all__ = ["ProgressLine", "Reporter"]
 
 WRITE_SECONDS = 0.5
@@ -148,7 +150,7 @@ def progress_text(
     parts = [f"{stage:<7} {100 * share:3.0f} %"]
     if total:
         parts.append(f"{_amount(done, total)} of {_amount(total, total)} {_unit(total)[0]}")
-    parts.append(f"{items[0]:,} of {items[1]:,} parts")
+    parts.append(f"{items[0]:,} of {plural(items[1], 'part')}")
     if bytes_per_second > 0:
         parts.append(f"{_amount(bytes_per_second, bytes_per_second)} {_unit(bytes_per_second)[0]}/s")
     if records_per_second > 0:

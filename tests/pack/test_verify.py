@@ -52,7 +52,24 @@ def test_a_whole_dataset_has_no_fault(dataset):
         "tokens": sum(read_shards(str(dataset), manifest)["tokens"].to_pylist()),
         "faults": [],
     }
-    assert verify_lines(result)[-1] == "everything agrees"
+    lines = verify_lines(result)
+    assert lines[2].startswith("70 records read, 56 kept; ")
+    assert lines[-1] == "everything agrees"
+
+
+@pytest.mark.parametrize(("place", "said"), [("ledger/*", " shards, "), ("manifest/g1-shards-*", None)])
+def test_what_could_not_be_counted_is_not_told(dataset, place, said):
+    path = sorted(dataset.glob(place))[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    result = verify(str(dataset))
+    assert [result[name] for name in ("records_read", "kept", "dropped")] == [None] * 3
+    assert (result["shards"] is None) == (said is None)
+    _, _, *lines, fault, end = verify_lines(result)
+    assert "records" not in "".join(lines)
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
+    assert fault.startswith("FAULT ")
+    assert end == "1 fault"
 
 
 @pytest.mark.parametrize("kind", ["shards", "ledger", "index"])
@@ -128,11 +145,11 @@ def one_shard(shards):
     ("change", "fault"),
     [
         (lambda rows: rows[1]["tokens"].__setitem__(0, 60_000), "token 60000 is beyond the vocabulary of 300"),
-        (lambda rows: rows[1]["tokens"].append(7), "1 documents do not end with end-of-text (0)"),
+        (lambda rows: rows[1]["tokens"].append(7), "1 document without end-of-text (0) at the end"),
         (lambda rows: rows.reverse(), "row 0: doc_id is not what the ledger says"),
         (lambda rows: rows.pop(), "but the ledger points to"),
-        (lambda rows: rows[1].update(num_bytes=1), "row 1: num_bytes is not what the ledger says (1 rows)"),
-        (lambda rows: rows[1]["tokens"].insert(0, 9), "row 1: num_tokens is not what the ledger says (1 rows)"),
+        (lambda rows: rows[1].update(num_bytes=1), "row 1: num_bytes is not what the ledger says (1 row)"),
+        (lambda rows: rows[1]["tokens"].insert(0, 9), "row 1: num_tokens is not what the ledger says (1 row)"),
     ],
 )
 def test_a_shard_that_disagrees_with_its_ledger_is_named(dataset, change, fault):
@@ -199,7 +216,7 @@ def test_a_near_index_without_a_kept_document_is_named(dataset):
         rewrite(dataset / paths[0], lambda rows: rows.pop(0))
 
     forge(dataset, forged)
-    assert any(file == paths[0] and "kept documents are not the ledger's" in text for file, text in faults(dataset))
+    assert any(file == paths[0] and "is not what the ledger keeps" in text for file, text in faults(dataset))
 
 
 def test_a_ledger_that_drops_without_a_rule_or_points_astray_is_named(dataset):

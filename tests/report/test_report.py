@@ -209,7 +209,7 @@ def test_without_the_work_folder_everything_but_texts_is_shown(tmp_path: Path) -
     uri = write_dataset(tmp_path / "set", records())
     shutil.rmtree(f"{uri}/work")
     page = Path(write_report(uri)).read_text(encoding="utf-8")
-    assert "The texts cannot be shown: 3 of 3 parts are not in" in page
+    assert f"The texts cannot be shown: {uri}/work lacks 3 of 3 parts;" in page
     assert "gopher.too_few_words" in page
     assert "Debian is a free" not in page
 
