@@ -184,7 +184,7 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
     from pipeline.curate import curate
     from pipeline.report.report import write_report
-    from pipeline.select.decision import decision_root
+    from pipeline.select.files import decision_root
     from pipeline.select.funnel import funnel_lines, load_funnel
 
     with _job(options, beam_options) as job:

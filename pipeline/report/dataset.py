@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ingest.receipts import Receipt
+from pipeline.select.columns import Parts as DecidedParts
+from pipeline.select.files import decision_root
 from schemas import storage
 from schemas.generation import Manifest
 from schemas.manifest import DatasetError, read_files, read_inputs, read_manifest, read_shards
@@ -166,7 +168,11 @@ class Parts:
 
 
 def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = None) -> Parts:
-    """The dataset's parts, or `only` some, found in the work folder (default: DATASET/work) by their digests."""
+    """The dataset's parts, or `only` some, found in the work folder (default: DATASET/work) by their digests.
+
+    The generation's decision lists them in one file. Where it is gone, or parts were made again since, their receipts
+    are read: all of them, in the worst case.
+    """
     folder = work or storage.join(dataset.uri, "work")
     parts = dataset.manifest.parts
     wanted: dict[str, list[int]] = {}
@@ -177,6 +183,9 @@ def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = 
         return Parts({}, "")
     uris: dict[int, str] = {}
     try:
+        uris = _decided_parts(folder, dataset.manifest.decision, wanted)
+        if len(uris) == asked:
+            return Parts(uris, "")
         receipts = [stat.uri for stat in storage.list_files(storage.join(folder, "receipts"))]
         # Small files, each a round trip in a bucket.
         with ThreadPoolExecutor(READERS) as readers:
@@ -192,6 +201,22 @@ def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = 
     return Parts(
         uris, f"{folder} lacks {asked - len(uris):,} of {plural(asked, 'part')}; give --work if they lie elsewhere."
     )
+
+
+def _decided_parts(folder: str, decision: str, wanted: Mapping[str, list[int]]) -> dict[int, str]:
+    """URIs of the wanted parts, by number, as far as the decision lists them and they are there."""
+    try:
+        listed = DecidedParts.load(storage.join(decision_root(folder, decision), "parts.json")).refs
+    except FileNotFoundError:
+        return {}
+    # By name below this folder: it may have been moved since.
+    named = {part.sha256: storage.join(folder, "parts", part.uri.rpartition("/")[2]) for part in listed}
+    known = [(numbers, named[sha256]) for sha256, numbers in wanted.items() if sha256 in named]
+    with ThreadPoolExecutor(READERS) as readers:
+        there = readers.map(storage.exists, [uri for _, uri in known])
+        return {
+            number: uri for (numbers, uri), exists in zip(known, there, strict=True) if exists for number in numbers
+        }
 
 
 def _read_receipt(uri: str) -> Receipt:

@@ -3,11 +3,11 @@
 Files of a decision, below WORK/select/DECISION:
 
     decision.json         the funnel and the verdict files; written last: a decision is complete when it exists
+    parts.json            the list of parts, by which a report finds the texts too
     PART.arrow            verdicts, by position (schemas.arrow.VERDICT)
     recorded.arrow        splits of an earlier generation, sorted by doc_id
     tmp/                  deleted at the end; every file is a function of the parts and the recipe alone, so a
                           retried or orphaned worker can only write the same bytes again
-        parts.json        the list of parts
         links/            rows that equal an earlier one, as one round of a shuffle found them, by part
         identities/       rows that repeat a record, and their final doc_ids, by part
         copies/           exact copies and their representatives, by part
@@ -26,15 +26,10 @@ from .bands import Bands
 from .columns import Parts
 from .rows import BUCKET_ROW, EQUAL_ROW, PARTITION_BYTES, num_partitions
 
-__all__ = ["KINDS", "Decision", "decision_root", "rounds_of"]
+__all__ = ["KINDS", "Decision", "rounds_of"]
 
 # What is compared for equality, with a number each for the key of the shuffle.
 KINDS = {"ids": 0, "records": 1, "texts": 2}
-
-
-def decision_root(work: str, decision: str) -> str:
-    """The folder of a decision's files."""
-    return storage.join(work, "select", decision)
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class Decision:
 
     def parts(self) -> Parts:
         """The parts, to be opened in a worker's `setup`."""
-        return Parts.load(self.tmp("parts.json"))
+        return Parts.load(self.uri("parts.json"))
 
     def equal_partitions(self) -> int:
         """Partitions of a shuffle of 24-byte rows."""

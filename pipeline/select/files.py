@@ -1,4 +1,4 @@
-"""Small Arrow files of a decision: one batch each, whole in memory."""
+"""Where a decision lies, and its small Arrow files: one batch each, whole in memory."""
 
 import hashlib
 
@@ -7,7 +7,12 @@ import pyarrow as pa
 
 from schemas import storage
 
-__all__ = ["fixed_bytes", "read_table", "write_batch"]
+__all__ = ["decision_root", "fixed_bytes", "read_table", "write_batch"]
+
+
+def decision_root(work: str, decision: str) -> str:
+    """The folder of a decision's files."""
+    return storage.join(work, "select", decision)
 
 
 def write_batch(uri: str, batch: pa.RecordBatch) -> str:

@@ -28,10 +28,10 @@ from schemas.recipe import Near, Recipe, canonical_json
 from .bands import choose_bands
 from .clusters import JoinClusters
 from .columns import Parts
-from .decision import Decision, decision_root
+from .decision import Decision
 from .equal import LinkEqual, SpreadParts
 from .exact import TextRows, WriteCopies
-from .files import write_batch
+from .files import decision_root, write_batch
 from .funnel import Funnel, add_up, load_funnel
 from .near import FindEdges, WriteShingleSets
 from .order import check_preferences
@@ -146,7 +146,7 @@ def plan_decision(
         recorded=recorded is not None,
         round_bytes=round_bytes,
     )
-    Parts(parts).save(decision.tmp("parts.json"))
+    Parts(parts).save(decision.uri("parts.json"))
     if recorded is not None:
         write_batch(decision.uri("recorded.arrow"), recorded_batch(recorded))
     return decision

@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.ingest.receipts import PartRef, Receipt
 from pipeline.report.dataset import Place, open_dataset, open_parts
 from pipeline.report.gather import Chosen
 from pipeline.report.index import KEPT, index_digits, kept_documents, places_of_id
+from pipeline.select.columns import Parts as DecidedParts
+from pipeline.select.files import decision_root
+from schemas import storage
 from schemas.arrow import INDEX_DOCUMENTS
 from schemas.manifest import DatasetError
 from tests.report.handmade import document, write_dataset
@@ -33,6 +37,29 @@ def test_rows_of_a_ledger_are_found_in_the_parts_of_its_group(tmp_path: Path) ->
     assert {place: row["url"] for place, row in dataset.rows(places).items()} == dict(
         zip(places, ["http://x/8", "http://x/0", "http://y/"], strict=True)
     )
+
+
+def test_parts_are_found_by_the_decision_and_without_it_by_their_receipts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset(write_dataset(tmp_path, [document(f"http://x/{n}", f"text {n}") for n in range(9)]))
+    work, manifest = tmp_path / "work", dataset.manifest
+    receipts = [Receipt.from_json(path.read_bytes()) for path in (work / "receipts").iterdir()]
+    names = {receipt.sha256: receipt.path for receipt in receipts}
+    refs = [
+        PartRef(number, part.source, f"/elsewhere/{names[part.sha256]}", part.rows, part.text_bytes, part.sha256)
+        for number, part in enumerate(manifest.parts)
+    ]
+    DecidedParts(refs).save(f"{decision_root(str(work), manifest.decision)}/parts.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "list_files", None)  # calling it would fail
+        assert open_parts(dataset, None).numbers() == [0, 1, 2]
+    # A part that was made again since has another name, which its receipt knows.
+    old, new = (work / names[refs[1].sha256]), work / "parts" / "again.arrow"
+    old.rename(new)
+    receipt = next(path for path in (work / "receipts").iterdir() if old.name in path.read_text())
+    receipt.write_text(receipt.read_text().replace(old.name, new.name))
+    assert open_parts(dataset, None, [1]).take(1, [0], ["text"])[1].to_pydict() == {"text": ["text 4"]}
 
 
 @given(st.permutations(range(20)), st.integers(1, 25))

@@ -233,7 +233,7 @@ def test_a_complete_decision_is_only_read_and_an_incomplete_one_made_again(tmp_p
     parts = write_texts(tmp_path, texts, 2)
     _, funnel = decide(tmp_path, parts, recipe)
     root = tmp_path / "select" / decision_digest(parts, recipe)
-    assert sorted(path.name for path in root.iterdir()) == ["0.arrow", "1.arrow", "decision.json"]
+    assert sorted(path.name for path in root.iterdir()) == ["0.arrow", "1.arrow", "decision.json", "parts.json"]
     files = {path.name: path.read_bytes() for path in root.iterdir()}
     for part in parts:
         (tmp_path / f"hidden-{part.number}").write_bytes((tmp_path / f"part-{part.number}.arrow").read_bytes())
