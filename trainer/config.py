@@ -146,6 +146,7 @@ class Parallel(Section):
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     compile: bool = False
     dtype: Literal["bfloat16", "float32"] | None = Field(default=None, description="default: bfloat16 on CUDA")
+    check_memory: bool = Field(default=True, description="refuse what the device surely has too little memory for")
     deterministic: bool = Field(default=False, description="bit-equal runs on CUDA, at a price")
     threads: int | None = Field(default=None, ge=1, description="CPU threads a process; default: the cores, shared out")
     timeout_seconds: float = Field(default=1800, gt=0, description="after which a collective call gives up")

@@ -3,10 +3,13 @@
 A device that is not in the table has no peak: no MFU, no time and no energy are shown for it, never a guess.
 """
 
+import contextlib
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["DEVICES", "Device", "find_device"]
+__all__ = ["DEVICES", "Device", "find_device", "host_memory"]
 
 TERA = 10**12
 GIB = 1 << 30
@@ -42,3 +45,20 @@ def find_device(name: str) -> Device | None:
     """The device of a name as `torch.cuda.get_device_name` or a person writes it; None when it is not known."""
     words = " ".join(name.split())
     return next((device for device in DEVICES if re.fullmatch(device.pattern, words, re.IGNORECASE)), None)
+
+
+def host_memory(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:
+    """Bytes that this process may have of the machine's memory: all there is, or the least limit of its cgroups."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with contextlib.suppress(OSError):
+        for line in Path(groups).read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            # Version 1 has a tree for each controller, version 2 one for all.
+            folder, name = ("/memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+            group = Path(f"{root}{folder}{path}")
+            for each in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError):  # no limit is a word
+                    limits.append(int((each / name).read_text()))
+    return min(limits)

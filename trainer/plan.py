@@ -10,15 +10,14 @@ from schemas.words import bits, brief, count, duration, plural
 from trainer.cache import smallest_cache
 from trainer.dataset import ShardFiles
 from trainer.devices import DEVICES, Device, find_device
-from trainer.loss import LOGITS_OF_A_CHUNK
-from trainer.model import ModelConfig, flops_per_token, num_parameters
+from trainer.memory import PARTS, memory_of_run
+from trainer.model import flops_per_token, num_parameters
 from trainer.resolve import Resolved
 
-__all__ = ["activation_bytes", "compute_optimal", "memory_of_device", "plan_lines", "plan_summary"]
+__all__ = ["compute_optimal", "plan_lines", "plan_summary"]
 
 # Besiroglu et al. 2024, the refit of Hoffmann et al. 2022: L = E + A / N^ALPHA + B / D^BETA.
 A, B, ALPHA, BETA = 482.01, 2085.43, 0.3478, 0.3658
-FP32 = 4
 JOULES_A_KWH = 3.6e6
 
 
@@ -27,84 +26,6 @@ def compute_optimal(flops: float) -> tuple[float, float]:
     balance = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))
     parameters = balance * (flops / 6) ** (BETA / (ALPHA + BETA))
     return parameters, flops / 6 / parameters
-
-
-# ---------------------------------------------------------------- memory
-
-
-def memory_of_device(
-    model: ModelConfig,
-    *,
-    shards: int,
-    rows: int,
-    sequence_length: int,
-    compute_bytes: int,
-    checkpointing: str = "none",
-    muon: bool = False,
-    masked: bool = False,
-) -> dict[str, int]:
-    """Bytes that one device holds at the worst moment of a step, by what they are.
-
-    `shards`: devices that share one copy of the model; `rows` of `sequence_length` tokens at once (the micro-batch);
-    `compute_bytes` of a number in the forward pass (2: bf16); `masked`: attention inside documents.
-    Not counted: the driver's own (some 0.5 GiB), buffers of NCCL, fragments, and for Muon one matrix at a time.
-    """
-    parameters, tokens = num_parameters(model), rows * sequence_length
-    matrices = _matrices(model)
-    table, block = model.vocab_size * model.dim, matrices // model.layers
-    state = 2 * parameters - (matrices if muon else 0)  # AdamW keeps two numbers a parameter, Muon one a matrix weight
-    memory = {
-        "parameters": FP32 * parameters // shards,
-        "gradients": FP32 * parameters // shards,
-        "optimizer": FP32 * state // shards,
-        # The root's tables stay gathered from forward to backward; of the blocks, the one at work and the next. Its
-        # gradient is there in the compute dtype, and once more in fp32 to be reduced.
-        "gathered": compute_bytes * (parameters - matrices) + 2 * compute_bytes * block
-        + (compute_bytes + FP32) * block,
-        "activations": activation_bytes(model, rows, sequence_length, compute_bytes, checkpointing, masked),
-        # loss.py: the chunk's logits and their softmax in fp32, rounded once; the head's gradient in fp32, rounded,
-        # and a chunk's share of it; the gradient of the hidden states.
-        "loss": min(LOGITS_OF_A_CHUNK, tokens * model.vocab_size) * (2 * FP32 + compute_bytes % FP32)
-        + table * (FP32 + 2 * compute_bytes) + compute_bytes * tokens * model.dim,
-    }  # fmt: skip
-    return memory | {"total": sum(memory.values())}
-
-
-def activation_bytes(
-    model: ModelConfig, rows: int, sequence_length: int, compute_bytes: int, checkpointing: str, masked: bool = False
-) -> int:
-    """Bytes that the forward pass keeps for the backward pass, all blocks together, and one recomputed where it is.
-
-    Of a block: what its two norms, its products, attention and SwiGLU read. `full` keeps a block's input; `selective`
-    keeps also the output of attention and of every second product (query, value, gate, down).
-    Raises ValueError for another mode.
-    """
-    width, heads = model.dim, model.heads * model.head_dim
-    keys = model.kv_heads * model.head_dim
-    seen = heads if masked and model.attention == "sdpa" else keys  # under a mask keys are copied for their heads
-    whole = 4 * width + 2 * heads + 2 * seen + 4 * model.ffn_dim + (heads + keys if model.qk_norm else 0)
-    kept = {
-        "none": whole,
-        "selective": 2 * width + 2 * heads + keys + model.ffn_dim,
-        "full": width,
-    }
-    if checkpointing not in kept:
-        raise ValueError(f"activation_checkpointing={checkpointing!r}: it must be one of {', '.join(kept)}")
-    tokens = rows * sequence_length
-    # In fp32 whatever the compute dtype: the softmax's sums, one a head, and the norms' roots.
-    small = FP32 * tokens * (model.heads + 2 + (model.heads + model.kv_heads if model.qk_norm else 0))
-    mask = compute_bytes * rows * sequence_length**2 if masked and model.attention == "sdpa" else 0
-    block = compute_bytes * tokens * whole + small + mask
-    if checkpointing == "none":
-        return model.layers * block
-    sums = FP32 * tokens * model.heads if checkpointing == "selective" else 0
-    return model.layers * (compute_bytes * tokens * kept[checkpointing] + sums) + block
-
-
-def _matrices(model: ModelConfig) -> int:
-    """Weights of the blocks' matrix products."""
-    attention = 2 * model.dim * model.head_dim * (model.heads + model.kv_heads)
-    return model.layers * (attention + 3 * model.dim * model.ffn_dim)
 
 
 # ---------------------------------------------------------------- the plan
@@ -151,32 +72,11 @@ def _work(run: Resolved) -> tuple[int, int]:
 
 
 def _memory(run: Resolved, device: Device | None, on_gpu: bool) -> dict[str, Any]:
-    """Of the phase that holds the most."""
-    options = run.config.parallel
-    dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    mostly: dict[str, Any] = {"total": 0}
-    for phase in run.phases:
-        rows = min(phase.global_batch // run.world, run.micro_batch or phase.global_batch)
-        bytes_by = memory_of_device(
-            run.model,
-            shards=run.world // options.replicas,
-            rows=rows,
-            sequence_length=phase.sequence_length,
-            compute_bytes=2 if dtype == "bfloat16" else FP32,
-            checkpointing=options.activation_checkpointing,
-            muon=run.config.optimizer.kind == "muon",
-            masked=run.config.data.mask == "documents",
-        )
-        if bytes_by["total"] > mostly["total"]:
-            settings = {"rows": rows, "sequence_length": phase.sequence_length}
-            mostly = {**bytes_by, **settings}
+    memory = memory_of_run(run, on_gpu)
     return {
-        **mostly,
-        "dtype": dtype,
-        "shards": run.world // options.replicas,
-        "activation_checkpointing": options.activation_checkpointing,
+        **memory,
         "device_bytes": device.memory_bytes if device else None,
-        "fits": mostly["total"] < device.memory_bytes if device else None,
+        "fits": memory["total"] < device.memory_bytes if device else None,
     }
 
 
@@ -239,12 +139,11 @@ def plan_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _memory_lines(memory: Mapping[str, Any]) -> list[str]:
-    parts = ("parameters", "gradients", "optimizer", "gathered", "activations", "loss")
     lines = [
         f"memory     {bits(memory['total'])} a device: {memory['dtype']}, {plural(memory['shards'], 'shard')}, "
         f"{plural(memory['rows'], 'row')} of {memory['sequence_length']} at once, activation checkpointing "
         f"{memory['activation_checkpointing']}",
-        "           " + ", ".join(f"{name} {bits(memory[name])}" for name in parts),
+        "           " + ", ".join(f"{name} {bits(memory[name])}" for name in PARTS),
     ]
     if memory["fits"] is False:
         lines += [

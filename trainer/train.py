@@ -21,6 +21,7 @@ from trainer.ask import frozen
 from trainer.build import build, tensors_of
 from trainer.checkpoint import Checkpoints, Loaded
 from trainer.config import Config
+from trainer.memory import check_memory
 from trainer.model import IGNORED, Transformer
 from trainer.optim import Optimizers, clip_by_global_norm
 from trainer.order import Order, roll
@@ -63,6 +64,7 @@ def train(config: Config) -> int:
     """
     with join_world(config.parallel, config.device) as world, _only_run(config, world), _stop_signals() as signals:
         run = resolve(frozen(config)[0], world.size)
+        check_memory(run, world)
         t = begin(run, world, signals)
         try:
             return loop(t)

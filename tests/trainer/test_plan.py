@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.trainer.made_dataset import made
 from trainer.config import Config
 from trainer.devices import find_device
-from trainer.model import ModelConfig, Transformer
-from trainer.plan import activation_bytes, compute_optimal, memory_of_device, plan_lines, plan_summary
+from trainer.model import ModelConfig
+from trainer.plan import compute_optimal, plan_lines, plan_summary
 from trainer.resolve import resolve
 
 LLAMA_2_7B = ModelConfig(vocab_size=32_000, dim=4096, layers=32, heads=32, ffn_dim=11_008)
-SMALL = ModelConfig(vocab_size=128, dim=64, layers=1, heads=4, kv_heads=2, ffn_dim=192)
 
 
 def run_config(folder: Path, **changes: Any) -> Config:
@@ -70,69 +68,6 @@ def test_compute_optimal_size_is_that_of_the_refit() -> None:
     assert f"{parameters:.3e}" == "2.778e+09"
     assert f"{tokens:.3e}" == "5.999e+10"
     assert 6 * parameters * tokens == pytest.approx(1e21)
-
-
-def test_state_of_a_7b_model_is_16_bytes_a_parameter_shared_by_the_shards() -> None:
-    memory = memory_of_device(LLAMA_2_7B, shards=8, rows=1, sequence_length=4096, compute_bytes=2)
-    assert memory["parameters"] == memory["gradients"] == 6_738_415_616 * 4 // 8
-    assert memory["optimizer"] == 6_738_415_616
-    # Embedding, head and all norms in bf16; two blocks of 202,375,168, a gradient of one in bf16 and in fp32.
-    assert memory["gathered"] == 2 * (2 * 32_000 * 4096 + 65 * 4096) + (4 + 6) * 202_375_168
-    # 2,097 tokens of logits at once, not 4,096: their fp32 and softmax, and bf16 of it; the head; the hidden states.
-    assert memory["loss"] == (1 << 26) * 10 + 32_000 * 4096 * 8 + 2 * 4096 * 4096
-    assert memory["total"] == sum(value for name, value in memory.items() if name != "total")
-
-
-def test_muon_keeps_one_number_a_weight_of_the_blocks_matrices() -> None:
-    adamw = memory_of_device(LLAMA_2_7B, shards=1, rows=1, sequence_length=128, compute_bytes=2)
-    muon = memory_of_device(LLAMA_2_7B, shards=1, rows=1, sequence_length=128, compute_bytes=2, muon=True)
-    assert adamw["optimizer"] - muon["optimizer"] == 4 * 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008)
-
-
-def test_checkpointing_keeps_less_and_computes_one_block_again() -> None:
-    block = activation_bytes(dataclasses.replace(LLAMA_2_7B, layers=1), 1, 4096, 2, "none")
-    # 4 d + q, k, v and the output (4 d) + 4 F in bf16; 32 sums of the softmax and 2 roots in fp32.
-    assert block == 4096 * (2 * (8 * 4096 + 4 * 11_008) + 4 * 34)
-    assert activation_bytes(LLAMA_2_7B, 1, 4096, 2, "none") == 32 * block
-    assert activation_bytes(LLAMA_2_7B, 1, 4096, 2, "full") == 32 * 4096 * 2 * 4096 + block
-    selective = 4096 * (2 * (5 * 4096 + 11_008) + 4 * 32)
-    assert activation_bytes(LLAMA_2_7B, 1, 4096, 2, "selective") == 32 * selective + block
-    with pytest.raises(ValueError, match="activation_checkpointing='some': it must be one of none, selective, full"):
-        activation_bytes(LLAMA_2_7B, 1, 4096, 2, "some")
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_activations_are_those_that_a_block_really_keeps(qk_norm: bool, masked: bool) -> None:
-    rows, length = 2, 32
-    model = dataclasses.replace(SMALL, qk_norm=qk_norm)
-    kept = [_kept_bytes(dataclasses.replace(model, layers=layers), rows, length, masked) for layers in (1, 2)]
-    # Here, on the CPU, the norms are not one kernel: each also keeps its input over its root, and attention's output
-    # is copied once. On CUDA neither is so.
-    normed = 2 * 64 + (4 * 16 + 2 * 16 if qk_norm else 0)
-    here_only = 4 * rows * length * (normed + 64)
-    assert kept[1] - kept[0] == activation_bytes(model, rows, length, 4, "none", masked) + here_only
-
-
-def _kept_bytes(config: ModelConfig, rows: int, length: int, masked: bool) -> int:
-    """Bytes of all tensors that the forward pass of a model keeps, each storage once, parameters left out."""
-    model = Transformer(config)
-    model.init_weights(0)
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address comes twice
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            storages[storage.data_ptr()] = storage
-        return tensor
-
-    tokens_BT = torch.randint(0, config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
-    documents_BT = torch.arange(length)[None].expand(rows, length) // 7 if masked else None
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(tokens_BT, tokens_BT, documents_BT=documents_BT)
-    assert loss.requires_grad
-    return sum(storage.nbytes() for storage in storages.values())
 
 
 # ---------------------------------------------------------------- the whole
