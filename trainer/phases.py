@@ -42,6 +42,13 @@ class ShardTable:
     source_N: NDArray[np.int32]  # row of `sources`
     sha256_N: NDArray[np.uint8]  # (N, 32)
 
+    def source_of(self, sha256: str) -> str:
+        """The name of a shard's source, of several the first; sha256 in hex. Raises KeyError for no shard of these."""
+        found_N = (self.sha256_N == np.frombuffer(bytes.fromhex(sha256), np.uint8)).all(axis=1)
+        if not found_N.any():
+            raise KeyError(sha256)
+        return self.sources[self.source_N[found_N.argmax()]]
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedPhase:

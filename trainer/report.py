@@ -264,8 +264,7 @@ def _left_out(story: Story) -> str:
         batches = f"{plural(len(each['batches']), 'batch').replace('batchs', 'batches')}: {_ranges(each['batches'])}"
         rows.append((each["to"], "gone back", f"to {each['checkpoint']}, past {batches}"))
     rows += [
-        (each["step"], f"shard of {each['source']} lost" if each["source"] else "shard lost",
-         f"{each['shard']}: {each['reason']}")
+        (each["step"], f"shard of {each['source']} lost", f"{each['shard']}: its rows have no targets from here on")
         for each in story.of("lost")
     ]  # fmt: skip
     if not rows:

@@ -7,7 +7,7 @@ rank 0 writes. B rows of this rank's batch, T positions.
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -218,11 +218,12 @@ class Teller:
         self.say(f"back to step {state.step:,} ({found.path}), past batches {batches[0]:,} to {batches[-1]:,}")
         self._event("rewind", state.step, to=state.step, checkpoint=found.path, batches=list(batches))
 
-    def lost(self, step: int, shards: Mapping[str, str], reason: str) -> None:
-        """Shards stay bad, and the run goes on without them."""
-        for shard, source in shards.items():
-            self.say(f"shard {shard[:16]} of {source} is lost: {reason}")
-            self._event("lost", step, shard=shard, source=source, reason=reason)
+    def lost(self, step: int, digests: Iterable[str], order: Order) -> None:
+        """Shards, by their sha256, stay bad, and the run goes on without them."""
+        for sha256 in digests:
+            source = order.shards.source_of(sha256)
+            self.say(f"shard {sha256[:16]} of {source} is lost: its rows have no targets from here on")
+            self._event("lost", step, shard=sha256, source=source)
 
     # ------------------------------------------------------------ evaluation
 

@@ -158,7 +158,7 @@ def agree(t: Training, batch: TokenBatch) -> tuple[dict[str, int], bool]:
         joined: dict[str, int] = dict(t.state.lost)
         for one in t.world.gather(lost):
             joined |= {sha256: min(first, joined.get(sha256, first)) for sha256, first in one.items()}
-        t.tell.lost(t.state.step, {sha256: "" for sha256 in joined if sha256 not in known}, "it stayed bad")
+        t.tell.lost(t.state.step, sorted(joined.keys() - known), t.order)
         t.state = replace(t.state, lost=joined)
         t.stream.join_lost(joined)
         batch.mask_lost(joined, t.order)

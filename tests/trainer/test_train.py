@@ -199,6 +199,8 @@ def test_a_planted_run_of_garbage_is_named_and_passed_over(
     assert final_state(tmp_path / action)["skipped"] == PLANTED
     assert len(found) == 80
     assert sum(found[-8:]) / 8 == pytest.approx(sum(healthy[-8:]) / 8, rel=0.1)
+    ours, theirs = (events(tmp_path / name, "eval")[-1]["sets"]["clean"]["loss"] for name in (action, "clean"))
+    assert ours == pytest.approx(theirs, rel=0.005)  # other seeds differ by 0.001; trained on, the garbage costs 0.016
     if action == "rewind":
         assert [event["to"] for event in events(tmp_path / action, "rewind")] == [60, 60]
 
@@ -228,6 +230,17 @@ def test_a_phase_that_lifts_the_loss_is_told_and_trained(clean: MadeDataset, tmp
 def test_local_shards_are_checked_unless_that_is_switched_off(poisoned: MadeDataset, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"its sha256 is .*, the manifest says .*: copy it again"):
         watched(poisoned, tmp_path, data__verify_shards=True)
+
+
+def test_a_run_goes_on_without_a_lost_shard_and_says_so(
+    poisoned: MadeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"data__verify_shards": True, "data__on_lost_shard": "skip", "schedule__steps": 20}
+    assert len(watched(poisoned, tmp_path, **options)) == 20
+    lost = events(tmp_path, "lost")
+    assert {event["shard"] for event in lost} == final_state(tmp_path)["lost"].keys() != set()
+    assert {event["source"] for event in lost} == {"clean"}
+    assert f"shard {lost[0]['shard'][:16]} of clean is lost" in capsys.readouterr().err
 
 
 def test_packed_rows_that_nobody_has_counted_are_counted_once(dataset: MadeDataset, tmp_path: Path) -> None:

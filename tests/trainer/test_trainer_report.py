@@ -54,7 +54,7 @@ def write_run(folder: Path) -> None:
             metrics.write("eval", 13, sets={"web": {"loss": 99.0, "perplexity": 1.0, "bits_per_byte": 1.0}})
             metrics.write("rewind", 10, to=10, checkpoint=f"c/{EVIL}", batches=[11, 12, 14])
     metrics.write("skip", 20, batch=23, reason=f"loss nan {EVIL}")
-    metrics.write("lost", 21, shard="c0ffee", source="wiki", reason="it stayed bad")
+    metrics.write("lost", 21, shard="c0ffee", source="wiki")
     metrics.write("resume", 15, checkpoint="c/step-15", world=3, note=f"{EVIL}")
     for step, loss in ((10, 7.0), (30, 3.25)):
         metrics.write("eval", step, sets={f"web{EVIL}": {"loss": loss, "perplexity": 25.8, "bits_per_byte": 1.11}})
@@ -124,7 +124,7 @@ def test_the_data_story_has_mixture_spikes_and_losses(page: str) -> None:
     assert "10 gone back to c/" in said
     assert "past 3 batches: 11 to 12, 14" in said
     assert "20 batch 23 skipped loss nan" in said
-    assert "21 shard of wiki lost c0ffee: it stayed bad" in said
+    assert "21 shard of wiki lost c0ffee: its rows have no targets from here on" in said
     assert "3 steps were taken back" in said
     assert "15 taken up c/step-15; passed over" in said
     assert "c/step-30 (2.0 kB in 2s)" in said
