@@ -7,9 +7,10 @@ dataset; `python -m trainer plan CONFIG` prints what came of it before a step is
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.sections import Section, load_model
+from schemas.storage import check_output, local_path
 
 __all__ = [
     "CacheOptions",
@@ -174,6 +175,13 @@ class CheckpointOptions(Section):
     uri: str | None = Field(default=None, description="folder or bucket; default: OUTPUT/checkpoints")
     staging: str | None = Field(default=None, description="local folder to write in before an upload")
 
+    @field_validator("uri")
+    @classmethod
+    def _can_be_written(cls, uri: str | None) -> str | None:
+        if uri is not None:
+            check_output(uri)
+        return uri
+
 
 class EvaluateOptions(Section):
     """What is measured beside the training loss."""
@@ -213,6 +221,13 @@ class Config(Section):
     checkpoint: CheckpointOptions = CheckpointOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
     log: LogOptions = LogOptions()
+
+    @field_validator("output")
+    @classmethod
+    def _local(cls, output: str) -> str:
+        if local_path(output) is None:
+            raise ValueError("expected a local folder; checkpoints may go to a bucket by checkpoint.uri")
+        return output
 
 
 def load_config(path: str, overrides: Iterable[str] = ()) -> Config:

@@ -73,3 +73,18 @@ def test_an_export_to_a_folder_that_holds_a_model_ends_with_2(
     (tmp_path / "config.json").write_text("{}")
     assert main(["export", path, "--to", str(tmp_path)]) == 2
     assert "a model is there already: give another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("output=s3://bucket/run", "output: expected a local folder"),
+        ("output=s4://bucket/run", "output: s4://bucket/run: unknown scheme"),
+        ("checkpoint.uri=https://host/run", "checkpoint.uri: https://host/run: a web server is only read from"),
+    ],
+)
+def test_a_place_that_nothing_can_be_written_to_is_a_wrong_configuration(
+    path: str, change: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([path, change]) == 2
+    assert message in capsys.readouterr().err
