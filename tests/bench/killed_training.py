@@ -2,9 +2,10 @@
 
     python tests/bench/killed_training.py CONFIG [KEY=VALUE ...] [--kills 20] [--ranks 1] [--seed 0]
 
-Every second kill waits for a checkpoint to be begun and comes up to --within seconds later; the others come at a random
-moment after the start, when the run has begun or not. Prints where each kill struck; exits 1 unless the weights, the
-optimizers and the state of the last checkpoints are equal bit by bit, and nothing is left of the unfinished ones.
+Every second kill waits until one of the next four checkpoints is begun and comes up to --within seconds later; the
+others come at a random moment after the start, when the run has begun or not. Prints where each kill struck; exits 1
+unless the weights, the optimizers and the state of the last checkpoints are equal bit by bit, and nothing is left of
+the unfinished ones.
 """
 
 import argparse
@@ -98,8 +99,10 @@ def strike(
     """Kill the group at its moment; what was going on."""
     begun = len(steps(output))
     if in_checkpoint:
-        known = folders(output)
-        while folders(output) <= known and process.poll() is None:
+        known, wanted = folders(output), chance.randint(1, 4)
+        while wanted and process.poll() is None:
+            if new := folders(output) - known:
+                known, wanted = known | new, wanted - 1
             time.sleep(0.001)
         time.sleep(chance.uniform(0, within))
     else:
