@@ -2,10 +2,10 @@
 
     python tests/bench/killed_training.py CONFIG [KEY=VALUE ...] [--kills 20] [--ranks 1] [--seed 0]
 
-Every second kill waits until one of the next four checkpoints is begun and comes up to --within seconds later; the
-others come at a random moment after the start, when the run has begun or not. Prints where each kill struck; exits 1
-unless the weights, the optimizers and the state of the last checkpoints are equal bit by bit, and nothing is left of
-the unfinished ones.
+The kills take turns: some time after the start, mostly before the first step; in a step, after a random number of more
+steps; in one of the next checkpoints, up to --within seconds after it was begun. Prints where each struck; exits 1
+unless every kill met a living run, weights, optimizers and state of the last checkpoints are equal bit by bit, and
+nothing is left of the unfinished ones.
 """
 
 import argparse
@@ -28,6 +28,8 @@ import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 ROOT = Path(__file__).parents[2]
+MOMENTS = ("start", "step", "checkpoint")
+ENDED = "after its end"
 
 
 def main() -> int:
@@ -49,16 +51,19 @@ def main() -> int:
         seconds = time.monotonic() - started
         print(f"never killed: {seconds:.1f} s, {len(steps(whole))} steps, {len(folders(whole))} checkpoints kept")
         struck = Counter[str]()
+        most, missed = max(1, len(steps(whole)) // options.kills), 0
         for number in range(options.kills):
             with running(options, killed) as process:
-                where = strike(process, killed, number % 2 == 1, chance, seconds / 3, options.within)
+                where = strike(process, killed, MOMENTS[number % 3], chance, most, options.within)
             struck[where.split(":")[0]] += 1
+            missed += where == ENDED
             print(f"kill {number + 1:2}  {where}", flush=True)
         with running(options, killed) as process:
             wait(process)
         resumed = [event["step"] for event in events(killed) if event["event"] == "resume"]
         print(f"struck: {dict(struck)}; resumed at steps {resumed}")
         faults = differences(whole, killed)
+    faults += [f"{missed} kills came after the end: give the run more steps"] if missed else []
     print("\n".join(faults) or "weights, optimizers and state are equal, bit by bit")
     return 1 if faults else 0
 
@@ -91,23 +96,28 @@ def wait(process: "subprocess.Popen[bytes]") -> None:
 def strike(
     process: "subprocess.Popen[bytes]",
     output: Path,
-    in_checkpoint: bool,
+    moment: str,
     chance: random.Random,
-    longest: float,
+    most: int,
     within: float,
 ) -> str:
-    """Kill the group at its moment; what was going on."""
-    begun = len(steps(output))
-    if in_checkpoint:
-        known, wanted = folders(output), chance.randint(1, 4)
+    """Kill the group at its moment, `most` steps ahead at the latest but for checkpoints; what was going on."""
+    begun, known = len(steps(output)), folders(output)
+    if moment == "start":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, 8))
+    elif moment == "step":
+        ahead = chance.randint(1, most)
+        while len(steps(output)) < begun + ahead and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, within))
+    else:
+        wanted = chance.randint(1, 3)
         while wanted and process.poll() is None:
             if new := folders(output) - known:
                 known, wanted = known | new, wanted - 1
             time.sleep(0.001)
         time.sleep(chance.uniform(0, within))
-    else:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0, longest))
     ended = process.poll() is not None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -115,7 +125,7 @@ def strike(
     unfinished = [name for name in folders(output) if not (output / "checkpoints" / name / "complete.json").exists()]
     now = steps(output)
     if ended:
-        return "after its end: nothing was running"
+        return ENDED
     if unfinished:
         return f"in a checkpoint: {unfinished[0]} is not complete, last step {now[-1] if now else None}"
     return f"in a step: last step {now[-1]}" if len(now) > begun else "before a step: starting"
