@@ -322,5 +322,5 @@ def _schedule(config: Config, steps: int, peak: float, rules: dict[str, str]) ->
         warmup = min(steps // 2, max(10, steps // 100))
         rules["schedule.warmup_steps"] = f"{warmup}: a hundredth of the steps, at least 10"
     if decay is None:
-        decay = (steps - warmup) // 5 if given.kind == "wsd" else 0
+        decay = max(0, steps - warmup) // 5 if given.kind == "wsd" else 0
     return Schedule(given.kind, peak, steps, warmup, decay, given.decay, given.final)

@@ -22,9 +22,9 @@ class Schedule:
         """Refuse what cannot be laid out."""
         after = self.decay_steps if self.kind == "wsd" else 0
         if self.warmup_steps + after > self.steps:
+            what = f" and decay_steps={after} exceed" if after else " exceeds"
             raise ValueError(
-                f"schedule: warmup_steps={self.warmup_steps} and decay_steps={after} exceed steps={self.steps}: "
-                "shorten them or train longer"
+                f"schedule: warmup_steps={self.warmup_steps}{what} steps={self.steps}: shorten or train longer"
             )
 
     def rate(self, step: int) -> float:

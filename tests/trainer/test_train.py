@@ -275,7 +275,7 @@ def test_a_step_that_the_run_has_not_is_refused(dataset: MadeDataset, tmp_path: 
             r"weights name source 'wbe', which has no shard; the data's sources: web, wiki",
         ),
         ({"model__heads": 3}, r"heads"),
-        ({"schedule__warmup_steps": 50}, r"warmup_steps=50 .* exceed steps=20"),
+        ({"schedule__warmup_steps": 50}, r"warmup_steps=50 exceeds steps=20"),
         ({"parallel__replicas": 2}, r"parallel\.replicas=2 does not divide the 1 processes"),
     ],
 )
