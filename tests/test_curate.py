@@ -93,6 +93,16 @@ def test_every_record_is_kept_or_dropped_with_a_reason(recipe: Path, tmp_path: P
     assert result["kept"] == 33
 
 
+def test_a_run_leaves_nothing_where_temporary_files_are(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    assert run(recipe, tmp_path / "out") == 0
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_rerun_finds_the_dataset_up_to_date(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     out = tmp_path / "out"
     assert run(recipe, out) == 0

@@ -98,8 +98,10 @@ def select(
     if (funnel := load_funnel(root)) is not None:
         return funnel
     new_pipeline = new_pipeline or _local_pipeline
-    local = isinstance(new_pipeline().runner, FnApiRunner)
-    plan = plan_decision(parts, recipe, root, recorded_splits, _round_bytes(new_pipeline(), memory_bytes))
+    asked = new_pipeline()
+    shutil.rmtree(asked.local_tempdir, ignore_errors=True)  # which Beam deletes only after a run
+    local = isinstance(asked.runner, FnApiRunner)
+    plan = plan_decision(parts, recipe, root, recorded_splits, _round_bytes(asked, memory_bytes))
     if local and plan.rows <= IN_PROCESS_ROWS:
         new_pipeline = _local_pipeline
     if plan.rows:
