@@ -10,7 +10,8 @@ happened; report.html is written from it alone. `step` is the number of the step
   (share of the time), mfu (share; only on a known device), seconds_left; at intervals layer_norms {name: norm}.
 - eval: sets {name: {loss, perplexity, bits_per_byte}}.
 - mixture: sources {name: {tokens (trained so far), epochs}}.
-- spike: batch, loss, score, action (log, skip, rewind), documents [{url, source, id}], num_documents.
+- spike: batch, loss, gradient_norm, score, reason, action (log, skip, rewind), documents [{url, source, id}],
+  num_documents.
 - skip: batch, reason. rewind: to (steps done there), checkpoint, batches (skipped from now on). lost: shard, source,
   reason. checkpoint: path, seconds, bytes. resume: checkpoint, world, note. sample: prompt, text.
 - end: reason ("finished" or "stopped").

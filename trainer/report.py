@@ -243,12 +243,11 @@ def _spike_card(spike: dict[str, Any]) -> str:
         for each in documents
     )
     rest = f'<li class="soft">and {plural(total - len(documents), "more")}</li>'.replace("mores", "more")
-    score = _float(spike.get("score"))
     return (
         f'<article class="card"><header>step {count(spike["step"])} \u00b7 batch {count(spike["batch"])} \u00b7 '
         f"{escape(did.get(spike['action'], spike['action']))}</header>"
-        f"<b>loss {_plain(spike['loss'])}</b>"
-        f"{f', score {_plain(score)}' if score is not None else ''}"
+        f"<b>loss {_plain(spike['loss'])}, gradient norm {_plain(spike['gradient_norm'])}</b>"
+        f'<p class="soft">{escape(spike["reason"])}</p>'
         f'<ul class="documents">{items}{rest if total > len(documents) else ""}</ul></article>'
     )
 

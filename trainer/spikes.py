@@ -3,7 +3,8 @@
 z = (value - trend) / (1.4826 MAD), over the last accepted steps. Trend and MAD (the median absolute deviation from the
 trend; 1.4826 makes it the standard deviation of normal noise) are made of medians, which the outliers that they are to
 find do not move. Without the trend the fall of a young loss would count as noise and hide what stands out of it. A
-falling loss is no spike: only values above the trend count.
+falling loss is no spike: only values above the trend count. A norm is judged by its logarithm, for its noise is in
+proportion to it and has a long tail upwards.
 
 Other data, a longer sequence or another batch size may lift the loss for good, at a step that is known. A spike in the
 first steps of a phase is therefore told, but not refused, and the history begins anew with it.
@@ -19,8 +20,9 @@ from typing import Any
 __all__ = ["SpikeRule", "Verdict"]
 
 NORMAL = 1.4826
-# Noise below this share of the median is none: a loss that stands still has a MAD of 0.
-LEAST_SPREAD = {"loss": 0.005, "norm": 0.05}
+# Noise below this share of the value is none: a loss that stands still has a MAD of 0.
+LEAST_SPREAD = {"loss": 0.005, "norm": 0.1}
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,16 @@ class SpikeRule:
         history = list(self._history[name])
         if len(history) < self._warmup:
             return 0.0
+        least = LEAST_SPREAD[name]
+        if name == "norm":
+            history, value = [math.log(max(each, TINY)) for each in history], math.log(max(value, TINY))
+        else:
+            least *= abs(median(history))
         slope = _slope(history)
         level = [each - slope * place for place, each in enumerate(history)]
         middle = median(level)
         spread = NORMAL * median(abs(each - middle) for each in level)
-        least = LEAST_SPREAD[name] * abs(median(history))
-        return (value - middle - slope * len(history)) / max(spread, least, 1e-12)
+        return (value - middle - slope * len(history)) / max(spread, least, TINY)
 
     def state_dict(self) -> dict[str, Sequence[float]]:
         """The history, as JSON keeps it to the last bit."""

@@ -114,10 +114,15 @@ def test_the_first_steps_are_not_judged() -> None:
 def test_a_loss_that_stands_still_is_not_alarmed_by_a_trifle() -> None:
     judge = rule(warmup=10)
     spikes(judge, [(2.0, 1.0)] * 20)
-    # 0.5 % of the median, 5 % for the norm, are the least spreads.
-    assert judge.judge(2.0 * 1.039, 1.39).spike is False
+    # 0.5 % of the loss and 10 % of the norm, which is judged by its logarithm: e^0.8 = 2.226.
+    assert judge.judge(2.0 * 1.039, 2.22).spike is False
     assert judge.judge(2.0 * 1.041, 1.0).spike is True
-    assert judge.judge(2.0, 1.41).spike is True
+    assert judge.judge(2.0, 2.23).spike is True
+
+
+def test_a_norm_falls_to_nothing_and_comes_back() -> None:
+    judge = rule(warmup=10)
+    assert spikes(judge, [(2.0, 0.0)] * 20 + [(2.0, 1.0)]) == [20]
 
 
 def test_refused_steps_leave_the_history_and_logged_ones_join_it() -> None:

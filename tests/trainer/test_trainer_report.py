@@ -49,8 +49,9 @@ def write_run(folder: Path) -> None:
         if step == 12 and sum(1 for _ in (folder / "metrics.jsonl").open()) < 20:
             documents = [{"url": f"javascript:{EVIL}", "source": source, "id": "00"}, {"url": "https://b.example/2"}]
             metrics.write(
-                "spike", 12, batch=12, loss=math.nan, score=21.5, action="rewind", documents=documents, num_documents=9
-            )
+                "spike", 12, batch=12, loss=math.nan, gradient_norm=2.5, score=21.5, reason=f"norm 2.5 {EVIL}",
+                action="rewind", documents=documents, num_documents=9,
+            )  # fmt: skip
             metrics.write("eval", 13, sets={"web": {"loss": 99.0, "perplexity": 1.0, "bits_per_byte": 1.0}})
             metrics.write("rewind", 10, to=10, checkpoint=f"c/{EVIL}", batches=[11, 12, 14])
     metrics.write("skip", 20, batch=23, reason=f"loss nan {EVIL}")
@@ -118,7 +119,8 @@ def test_the_data_story_has_mixture_spikes_and_losses(page: str) -> None:
     said = words(page)
     assert "75.0 % 73.3 %" in said
     assert "11k 1k 11.00" in said
-    assert "step 12 · batch 12 · gone back before it loss nan , score 21.5 javascript:&lt;script&gt;" in said
+    assert "step 12 · batch 12 · gone back before it loss nan, gradient norm 2.5 norm 2.5 &lt;script&gt;" in said
+    assert "javascript:&lt;script&gt;" in said
     assert "https://b.example/2" in said
     assert "and 7 more" in said
     assert "10 gone back to c/" in said
