@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.pack.copies import OldRows, OldShards
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts, texts_of
 from pipeline.pack.encoder import Encoder
-from pipeline.pack.files import arrow_bytes, load_receipt, save_receipt
+from pipeline.pack.files import arrow_bytes, load_receipt, save_receipt, write_work
 from pipeline.pack.plan import PackGroup, Plan
 from pipeline.pack.shards import Documents, Places, tags_of, write_shards
 from pipeline.runtime.progress import Reporter
@@ -108,9 +108,9 @@ def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards,
         "encoded": int((kept.old_shard < 0).sum()),
     }
     batch = places_batch(kept.positions[train], places)
-    files = [[0, receipt["places"], _write_work(plan, receipt["places"], arrow_bytes(PLACES, [batch]))]]
-    files += _write_fragment(plan, kept, old, name, receipt)
-    receipt["files"] = files + [[1, shard["path"], shard["bytes"]] for shard in shards]
+    receipt["in_work"] = write_work(plan.work, receipt["places"], arrow_bytes(PLACES, [batch]))
+    receipt["in_dataset"] = {shard["path"]: shard["bytes"] for shard in shards}
+    _write_fragment(plan, kept, old, name, receipt)
     save_receipt(plan.work, f"{name}.json", receipt)
     return receipt
 
@@ -235,15 +235,15 @@ def places_batch(positions: NDArray[np.integer[Any]], places: Places) -> pa.Reco
     return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=PLACES)
 
 
-def _write_fragment(plan: Plan, kept: Kept, old: OldShards, name: str, receipt: dict[str, Any]) -> list[list[Any]]:
-    """Set the validation rows aside; returns the files that the receipt stands on.
+def _write_fragment(plan: Plan, kept: Kept, old: OldShards, name: str, receipt: dict[str, Any]) -> None:
+    """Set the validation rows aside, and enter in the receipt what it stands on.
 
     Rows to be copied are only referred to: the merge reads each old shard once, where every group would.
     """
     rows = np.flatnonzero(kept.validation)
     receipt["fragment"], receipt["references"] = None, []
     if not len(rows):
-        return []
+        return
     shards, reference = np.unique(kept.old_shard[rows], return_inverse=True)
     missing = int(len(shards) > 0 and shards[0] < 0)  # the row of -1, where there is one
     references = [old.path(int(shard)) for shard in shards[missing:]]
@@ -262,11 +262,7 @@ def _write_fragment(plan: Plan, kept: Kept, old: OldShards, name: str, receipt: 
         pa.array(kept.old_row[rows].astype(np.int32)),
     ]
     path = f"pack/{name}-validation.arrow"
-    size = _write_work(plan, path, arrow_bytes(schema, [pa.RecordBatch.from_arrays(columns, schema=schema)]))
+    data = arrow_bytes(schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
     receipt["fragment"], receipt["references"] = path, references
-    return [[0, path, size], *([1, each, storage.stat(storage.join(plan.dataset, each)).size] for each in references)]
-
-
-def _write_work(plan: Plan, path: str, data: bytes) -> int:
-    storage.write(storage.join(plan.work, path), data)
-    return len(data)
+    receipt["in_work"] |= write_work(plan.work, path, data)
+    receipt["in_dataset"] |= {each: storage.stat(storage.join(plan.dataset, each)).size for each in references}

@@ -12,7 +12,7 @@ from schemas.generation import FileRef
 from schemas.manifest import DatasetError, file_digest
 from schemas.recipe import canonical_json
 
-__all__ = ["arrow_bytes", "load_receipt", "open_arrow", "read_columns", "save_receipt", "write_once"]
+__all__ = ["arrow_bytes", "load_receipt", "open_arrow", "read_columns", "save_receipt", "write_once", "write_work"]
 
 
 @contextlib.contextmanager
@@ -67,19 +67,27 @@ def write_once(root: str, path: str, data: bytes) -> FileRef:
     return file
 
 
-def load_receipt(work: str, name: str, *roots: str) -> dict[str, Any] | None:
-    """The receipt of a step that is complete, None where it or one of its files is missing.
+def write_work(work: str, path: str, data: bytes) -> dict[str, str]:
+    """Write a file of the work folder; returns its entry of a receipt's `in_work`."""
+    storage.write(storage.join(work, path), data)
+    return {path: file_digest(data)}
 
-    Its `files` are [root, path, bytes] with the root by number: 0 the work folder, 1 and on `roots`.
+
+def load_receipt(work: str, name: str, dataset: str) -> dict[str, Any] | None:
+    """The receipt of a step that is complete, None where it or one of its files is missing or another.
+
+    Its `in_work` maps paths to sha256, `in_dataset` (which `gristmill verify` digests) paths to bytes.
     """
     try:
         receipt: dict[str, Any] = json.loads(storage.read(storage.join(work, "pack", name)))
-        for root, path, size in receipt["files"]:
-            if storage.stat(storage.join((work, *roots)[root], path)).size != size:
-                return None
-    except (FileNotFoundError, ValueError, KeyError):
+        whole = all(
+            file_digest(storage.read(storage.join(work, path))) == sha256 for path, sha256 in receipt["in_work"].items()
+        ) and all(
+            storage.stat(storage.join(dataset, path)).size == size for path, size in receipt["in_dataset"].items()
+        )
+    except (FileNotFoundError, ValueError, KeyError, AttributeError):
         return None
-    return receipt
+    return receipt if whole else None
 
 
 def save_receipt(work: str, name: str, receipt: dict[str, Any]) -> None:

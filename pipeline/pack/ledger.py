@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.ingest.edits import REPLACEMENTS
 from pipeline.pack.documents import read_verdicts
-from pipeline.pack.files import load_receipt, open_arrow, read_columns, save_receipt, write_once
+from pipeline.pack.files import load_receipt, open_arrow, read_columns, save_receipt, write_once, write_work
 from pipeline.pack.index import document_rows, near_file, url_rows
 from pipeline.pack.plan import PackGroup, PackPart, Plan
 from schemas import storage
@@ -80,7 +80,6 @@ def write_ledger(
     write_once(plan.dataset, ledger.path, data)
     near = near_file(plan, group)
     rows_path = f"pack/{name}.rows"
-    storage.write(storage.join(plan.work, rows_path), documents + urls)
     receipt = {
         "ledger": ledger.model_dump(),
         "near": near.model_dump() if near else None,
@@ -89,11 +88,8 @@ def write_ledger(
         "records_read": len(fates.shard),
         "dropped": dict(sorted(counts.items())),
         "splits": {split: dict(count) for split, count in sorted(splits.items())},
-        "files": [
-            [0, rows_path, len(documents) + len(urls)],
-            [1, ledger.path, ledger.bytes],
-            *([[1, near.path, near.bytes]] if near else []),
-        ],
+        "in_work": write_work(plan.work, rows_path, documents + urls),
+        "in_dataset": {file.path: file.bytes for file in (ledger, near) if file},
     }
     save_receipt(plan.work, f"{name}.json", receipt)
     return receipt

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.pack.copies import OldShards
 from pipeline.pack.encode import PLACES, places_batch
-from pipeline.pack.files import arrow_bytes, load_receipt, open_arrow, save_receipt
+from pipeline.pack.files import arrow_bytes, load_receipt, open_arrow, save_receipt, write_work
 from pipeline.pack.plan import PackGroup, Plan, safe_name
 from pipeline.pack.shards import Documents, Places, write_shards
 from schemas import storage
@@ -70,15 +70,14 @@ def merge_validation(
         shards, places = write_shards(
             plan, documents, stem, first.source, "validation", digest, old.known(first.family)
         )
-    data = arrow_bytes(PLACES, _by_group(fragments, places))
     path = f"pack/{name}-places.arrow"
-    storage.write(storage.join(plan.work, path), data)
     receipt = {
         "family": first.family,
         "ledgers": [group.ledger for group in groups],
         "shards": shards,
         "places": path,  # one batch a group, in the order of `ledgers`
-        "files": [[0, path, len(data)], *([1, shard["path"], shard["bytes"]] for shard in shards)],
+        "in_work": write_work(plan.work, path, arrow_bytes(PLACES, _by_group(fragments, places))),
+        "in_dataset": {shard["path"]: shard["bytes"] for shard in shards},
     }
     save_receipt(plan.work, f"{name}.json", receipt)
     return receipt

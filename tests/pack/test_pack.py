@@ -380,6 +380,24 @@ def test_a_receipt_whose_file_is_gone_is_not_believed(corpus, tmp_path):
     assert tree(tmp_path / "ds", "work") == before
 
 
+@pytest.mark.parametrize("name", ["shards-*-places.arrow", "shards-*-validation.arrow", "validation-*-places.arrow"])
+def test_a_damaged_work_file_is_made_anew(corpus, tmp_path, name):
+    corpus.pack(recipe(), tmp_path / "ds")
+    before = tree(tmp_path / "ds", "work")
+    work = tmp_path / "ds" / "work" / "pack"
+    found = list(work.glob(name))
+    assert found
+    for path in found:
+        data = bytearray(path.read_bytes())
+        for place in range(len(data) // 3, len(data) // 2):
+            data[place] ^= 1
+        path.write_bytes(data)
+    for path in [*work.glob("ledger-*.json"), *(work.glob("validation-*.json") if "validation.arrow" in name else ())]:
+        path.unlink()
+    corpus.pack(recipe(), tmp_path / "ds")
+    assert tree(tmp_path / "ds", "work") == before
+
+
 def test_a_damaged_file_in_the_way_is_named(corpus, tmp_path):
     corpus.pack(recipe(), tmp_path / "ds")
     (path, *_) = sorted((tmp_path / "ds" / "shards").iterdir())
