@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ from pipeline.report.dataset import Dataset, open_dataset
 from pipeline.report.decisions import Changes, decision_diff
 from pipeline.report.find import find_documents
 from pipeline.report.index import index_digits, kept_documents, places_of_id
-from schemas.recipe import Recipe
 from schemas.words import plural
 
 __all__ = ["Changes", "decision_diff", "diff"]
@@ -68,8 +66,7 @@ def _digest_lines(one: Dataset, other: Dataset) -> list[str]:
 
 def _recipe(dataset: Dataset) -> dict[str, Any]:
     """The recipe as one flat mapping: `near.threshold` -> 0.8."""
-    with tempfile.TemporaryDirectory() as directory:
-        recipe: Recipe | None = dataset.recipe(directory)
+    recipe = dataset.recipe()
     if recipe is None:
         return {}
     identity = recipe.identity()

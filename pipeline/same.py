@@ -3,13 +3,12 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from pipeline.ingest.receipts import PartRef, Task
 from pipeline.pack.previous import Previous
 from pipeline.select.select import verdict_uri
 from schemas import storage
-from schemas.recipe import Recipe, RecipeError
+from schemas.manifest import read_named
+from schemas.recipe import Recipe, RecipeError, stored_recipe
 from schemas.sections import shown
 
 __all__ = ["check_same_dataset", "recorded_recipe", "recorded_verdicts", "up_to_date"]
@@ -47,7 +46,7 @@ def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]
 def recorded_recipe(previous: Previous) -> Recipe:
     """The recipe of a committed generation."""
     path = next(path for path in previous.files["path"].to_pylist() if path.startswith("recipe-"))
-    return Recipe.model_validate(yaml.safe_load(storage.read(storage.join(previous.dataset, path))))
+    return stored_recipe(read_named(previous.dataset, path))
 
 
 def recorded_verdicts(work: str, parts: Sequence[PartRef], previous: Previous) -> list[str] | None:

@@ -2,7 +2,6 @@
 
 import datetime
 import re
-import tempfile
 import textwrap
 import unicodedata
 from typing import Any
@@ -37,8 +36,7 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
         raise DatasetError(_not_found(opened, document))
     parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
     rows = opened.rows(places)
-    with tempfile.TemporaryDirectory() as directory:
-        recipe = opened.recipe(directory)
+    recipe = opened.recipe()
     stories = [_story(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
     if len(places) > 1:
         stories.insert(

@@ -21,6 +21,7 @@ from schemas.generation import VERSION, FileRef, Hint, Manifest
 from schemas.recipe import canonical_json
 
 __all__ = [
+    "CURE",
     "CommitRefused",
     "DatasetError",
     "Manifest",
@@ -34,11 +35,13 @@ __all__ = [
     "read_files",
     "read_inputs",
     "read_manifest",
+    "read_named",
     "read_shards",
     "shard_group",
 ]
 
 HINT = "manifest.json"
+CURE = "copy it again from where it is whole, or run with another --output (and --work, to read no crawl again)"
 
 
 class DatasetError(ValueError):
@@ -196,11 +199,26 @@ def _parse(data: bytes, place: str) -> Manifest:
         raise DatasetError(f"{place}: not a manifest: {' '.join(str(error).split())}") from None
 
 
-def _checked(dataset: str, file: FileRef) -> bytes:
+def read_named(dataset: str, path: str) -> bytes:
+    """A file of a dataset whose name ends in the first 16 hex digits of its sha256: all but shards.
+
+    Raises DatasetError for one that is missing or holds something else.
+    """
+    data = _read(dataset, path)
+    if not path.rpartition(".")[0].endswith(f"-{file_digest(data)[:16]}"):
+        raise DatasetError(f"{dataset}: {path} has sha256 {file_digest(data)}, not the one in its name: {CURE}")
+    return data
+
+
+def _read(dataset: str, path: str) -> bytes:
     try:
-        data = storage.read(storage.join(dataset, file.path))
+        return storage.read(storage.join(dataset, path))
     except FileNotFoundError:
-        raise DatasetError(f"{dataset}: {file.path} is missing; the dataset is not complete") from None
+        raise DatasetError(f"{dataset}: {path} is missing; the dataset is not complete") from None
+
+
+def _checked(dataset: str, file: FileRef) -> bytes:
+    data = _read(dataset, file.path)
     if file_digest(data) != file.sha256:
         raise DatasetError(f"{dataset}: {file.path} has sha256 {file_digest(data)}, the manifest says {file.sha256}")
     return data

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from schemas.sections import ConfigError as RecipeError
@@ -30,6 +31,7 @@ __all__ = [
     "TokenizerOptions",
     "canonical_json",
     "load_recipe",
+    "stored_recipe",
 ]
 
 MIB = 1 << 20
@@ -259,6 +261,11 @@ class Recipe(Section):
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: the form that every digest is taken over."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def stored_recipe(data: bytes) -> Recipe:
+    """The recipe that a dataset keeps, from the bytes of its file."""
+    return Recipe.model_validate(yaml.safe_load(data))
 
 
 def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -292,6 +292,35 @@ def test_nothing_is_copied_from_a_corrupt_shard_into_the_next_generation(
     checked(out, capsys)
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_any_damaged_file_of_a_dataset_is_named(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    look, report = ["explain", str(out), "http://x.test/1"], ["report", str(out)]
+    again = ["run", str(recipe), "--output", str(out), "--quiet", "--set", "rules.gopher.too_few_words=10"]
+    for pattern, commands in {
+        "ledger/*": [look, report, again],
+        "index/urls/*": [look, again],
+        "index/documents/*": [again],
+        "recipe-*": [look, report, again],
+        "tokenizer-*": [again],
+    }.items():
+        (path,) = out.glob(pattern)
+        whole = path.read_bytes()
+        path.unlink()
+        if damage == "cut":
+            path.write_bytes(whole[: len(whole) // 2])
+        for command in commands:
+            capsys.readouterr()
+            assert main(command) == 1, (pattern, command[0])
+            assert path.name in (said := capsys.readouterr().err)
+            assert said.count("\n") == 1
+        path.write_bytes(whole)
+    assert not (out / "manifest" / "g2.json").exists()
+
+
 def test_a_missing_shard_is_no_dataset_that_is_up_to_date(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

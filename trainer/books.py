@@ -110,7 +110,9 @@ class Books:
         except FileNotFoundError:
             cure = "; steps are found without it by a document's id" if path.startswith("ledger/") else ""
             raise DatasetError(f"{uri} is missing, the dataset is not complete: copy it again{cure}") from None
-        except pa.ArrowInvalid as error:
+        except storage.StorageError:
+            raise
+        except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"{uri} is damaged ({' '.join(str(error).split())}): copy it again") from None
 
 

@@ -12,12 +12,10 @@ from pipeline.pack.documents import fixed_rows
 from pipeline.pack.files import read_columns
 from pipeline.pack.plan import PackGroup, Plan
 from schemas import storage
-from schemas.manifest import DatasetError, file_digest, shard_group
+from schemas.manifest import CURE, DatasetError, file_digest, read_named, shard_group
 from schemas.words import plural
 
 __all__ = ["OldRows", "OldShards", "check_shards"]
-
-CURE = "copy it again from where it is whole, or run with another --output (and --work, to read no crawl again)"
 
 Tokens = NDArray[np.integer]  # type: ignore[type-arg]
 
@@ -72,7 +70,7 @@ class OldRows:
         self._hashes = np.zeros((num_rows, 16), np.uint8)
         if group.previous_ledger is None:
             return
-        data = storage.read(storage.join(plan.dataset, group.previous_ledger))
+        data = read_named(plan.dataset, group.previous_ledger)
         table = pq.ParquetFile(io.BytesIO(data)).read(columns=["final_hash", "shard", "row"])
         self.shard = pc.fill_null(table["shard"].cast("int64"), -1).to_numpy()
         self.row = pc.fill_null(table["row"].cast("int64"), -1).to_numpy()

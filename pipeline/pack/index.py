@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from pipeline.measure.shingles import SHINGLES_VERSION
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts
-from pipeline.pack.files import arrow_bytes, read_columns, write_once
+from pipeline.pack.files import arrow_bytes, write_once
 from pipeline.pack.plan import PackGroup, Plan
 from pipeline.pack.shards import cut
-from schemas import storage
 from schemas.arrow import INDEX_DOCUMENTS, INDEX_URLS, near_index_schema
 from schemas.generation import FileRef
-from schemas.manifest import named_by_content
+from schemas.manifest import named_by_content, read_named
 
 __all__ = [
     "DOCUMENT_ROW",
@@ -138,7 +137,8 @@ def old_index_rows(plan: Plan, path: str) -> bytes:
     """Packed rows of an index file of the generation before, without those of ledgers decided again."""
     kind = index_kind(path)
     decided = np.array([group.ledger for group in plan.groups], np.int64)
-    rows = index_rows(kind, read_columns(storage.join(plan.dataset, path), index_schema(kind).names))
+    with pa.ipc.open_file(pa.BufferReader(read_named(plan.dataset, path))) as reader:
+        rows = index_rows(kind, reader.read_all().combine_chunks())
     return rows[~np.isin(rows["ledger"], decided)].tobytes()
 
 

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas import storage
 from schemas.generation import FileRef, Manifest
-from schemas.manifest import newest_generation, read_files, read_inputs, read_manifest, read_shards
+from schemas.manifest import newest_generation, read_files, read_inputs, read_manifest, read_named, read_shards
 
 __all__ = ["Previous", "load_previous"]
 
@@ -43,7 +42,7 @@ class Previous:
         """doc_id and split of every kept document: a split is fixed when a document is first kept."""
         tables = []
         for ledger in range(len(self.manifest.groups)):
-            data = storage.read(storage.join(self.dataset, self.ledger_path(ledger)))
+            data = read_named(self.dataset, self.ledger_path(ledger))
             table = pq.ParquetFile(io.BytesIO(data)).read(columns=["doc_id", "split"])
             tables.append(table.filter(pc.is_valid(table["split"])))
         return pa.concat_tables(tables)

@@ -23,6 +23,7 @@ from pipeline.pack.validation import merge_validation
 from pipeline.runtime.progress import Reporter
 from schemas import storage
 from schemas.generation import Tokenizer
+from schemas.manifest import read_named
 from schemas.recipe import canonical_json
 
 __all__ = ["PackGroups", "result_path"]
@@ -106,7 +107,7 @@ class EncodeGroup(WithPlan):
         """Load the tokenizer and the shards of the generation before."""
         super().setup()
         tokenizer = Tokenizer.model_validate(self.plan.tokenizer)
-        self.encoder = Encoder(storage.read(storage.join(self.plan.dataset, tokenizer.path)), tokenizer)
+        self.encoder = Encoder(read_named(self.plan.dataset, tokenizer.path), tokenizer)
         self.old = OldShards(self.plan)
 
     def process(self, ledger: int) -> Iterator[tuple[str, bytes]]:

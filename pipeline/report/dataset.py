@@ -19,11 +19,11 @@ from pipeline.select.columns import Parts as DecidedParts
 from pipeline.select.files import decision_root
 from schemas import storage
 from schemas.generation import Manifest
-from schemas.manifest import DatasetError, read_files, read_inputs, read_manifest, read_shards
-from schemas.recipe import Recipe, load_recipe
+from schemas.manifest import CURE, DatasetError, read_files, read_inputs, read_manifest, read_named, read_shards
+from schemas.recipe import Recipe, stored_recipe
 from schemas.words import plural
 
-__all__ = ["Dataset", "Parts", "Place", "open_dataset", "open_parts"]
+__all__ = ["Dataset", "Parts", "Place", "open_dataset", "open_parts", "reading"]
 
 BATCH_ROWS = 1 << 16
 READERS = 16  # receipts read at the same time
@@ -35,6 +35,19 @@ class Place:
 
     ledger: int
     row: int
+
+
+@contextlib.contextmanager
+def reading(uri: str, path: str) -> Iterator[None]:
+    """Name the file of a dataset that cannot be read, in a DatasetError; for what is read without its digest."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DatasetError(f"{uri}: {path} is missing; the dataset is not complete") from None
+    except storage.StorageError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{uri}: {path} is damaged ({error}): {CURE}") from None
 
 
 @dataclass(frozen=True)
@@ -80,11 +93,12 @@ class Dataset:
     @contextlib.contextmanager
     def _ledger(self, ledger: int) -> Iterator[pq.ParquetFile]:
         path = self.path(ledger)
-        try:
-            with storage.open_input(storage.join(self.uri, path)) as source, pq.ParquetFile(source) as file:
-                yield file
-        except FileNotFoundError:
-            raise DatasetError(f"{self.uri}: {path} is missing; the dataset is not complete") from None
+        with (
+            reading(self.uri, path),
+            storage.open_input(storage.join(self.uri, path)) as source,
+            pq.ParquetFile(source) as file,
+        ):
+            yield file
 
     def path(self, number: int) -> str:
         """A file of the generation by its number."""
@@ -97,14 +111,13 @@ class Dataset:
     def recipe_text(self) -> str:
         """The recipe as stored with the dataset; empty if it was not."""
         for path in self.paths("recipe-"):
-            return storage.read(storage.join(self.uri, path)).decode("utf-8")
+            return read_named(self.uri, path).decode("utf-8")
         return ""
 
-    def recipe(self, directory: str) -> Recipe | None:
-        """The recipe; `directory` takes a copy if the dataset is remote."""
-        for path in self.paths("recipe-"):
-            return load_recipe(str(storage.fetch(storage.join(self.uri, path), directory)))
-        return None
+    def recipe(self) -> Recipe | None:
+        """The recipe as stored with the dataset."""
+        text = self.recipe_text()
+        return stored_recipe(text.encode()) if text else None
 
     def part_of(self, place: Place) -> tuple[int, int]:
         """The part number and row behind a row of a ledger: a ledger holds its group's parts in order."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.report.dataset import Dataset, Place
+from pipeline.report.dataset import Dataset, Place, reading
 from schemas import storage
 
 __all__ = ["KEPT", "index_digits", "kept_documents", "places_of_id", "places_of_url"]
@@ -35,6 +35,7 @@ def _opened(dataset: Dataset, path: str) -> Iterator[pa.Table]:
     uri = storage.join(dataset.uri, path)
     local = storage.local_path(uri)
     with (
+        reading(dataset.uri, path),
         pa.memory_map(str(local)) if local is not None else storage.open_input(uri) as source,
         pa.ipc.open_file(source) as reader,
     ):
@@ -79,8 +80,11 @@ def kept_documents(dataset: Dataset, digits: str) -> NDArray[np.void]:
 
 @lru_cache(maxsize=2)  # files of few digits are asked for several times, one after the other
 def _kept_file(uri: str, path: str) -> NDArray[np.void]:
-    source_uri = storage.join(uri, path)
-    with storage.open_input(source_uri) as source, pa.ipc.open_file(source) as reader:
+    with (
+        reading(uri, path),
+        storage.open_input(storage.join(uri, path)) as source,
+        pa.ipc.open_file(source) as reader,
+    ):
         table = reader.read_all().select(["doc_id", "num_tokens"]).combine_chunks()
     documents = np.empty(len(table), KEPT)
     ids = table["doc_id"].combine_chunks()

@@ -1,7 +1,6 @@
 """report.html, from opening the dataset to writing the page."""
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 
@@ -89,8 +88,7 @@ def _add_documents(facts: Facts, dataset: Dataset, parts: Parts, counted: Tally)
 
 def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
     """Every reason in the order of testing: reading, extraction, the recipe's rules, duplicates, the rest."""
-    with tempfile.TemporaryDirectory() as directory:
-        recipe = dataset.recipe(directory)
+    recipe = dataset.recipe()
     yields = rule_yields(recipe, parts) if recipe and not parts.missing else {}
     fates = set(counted.drops) | {("rules", rule) for rule in yields}
     order = {rule: place for place, rule in enumerate(yields)}

@@ -107,7 +107,7 @@ def write_dataset(folder: Path, documents: list[dict[str, Any]], recipe: str = R
         pa.array(column, kind) for column, kind in zip(zip(*urls, strict=True), arrow.INDEX_URLS.types, strict=True)
     ]
     files.append(_write(folder, "index/urls/all-0.arrow", _ipc(pa.table(columns, schema=arrow.INDEX_URLS))))
-    files.append(_write(folder, "recipe-0.yaml", recipe.encode()))
+    files.append(_write(folder, named_by_content("recipe", ".yaml", recipe.encode()).path, recipe.encode()))
     tables = Tables(
         shards=_table(folder, "manifest/g1-shards", ".arrow", _ipc(_shards(kept))),
         files=_table(folder, "manifest/g1-files", ".parquet", _parquet(pa.Table.from_pylist(files, arrow.FILES))),
