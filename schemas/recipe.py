@@ -195,7 +195,9 @@ class Shards(Section):
     batch_bytes: int = Field(default=4 * MIB, ge=1024, description="bytes of a record batch in a shard, about")
     group_bytes: int = Field(default=256 * MIB, ge=4096, description="measured text of a group of parts, about")
     partition_by: list[Literal["language"]] = Field(default=[])
-    sequence_lengths: list[int] = Field(default=[], description="lengths whose packed rows are counted in the manifest")
+    sequence_lengths: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[], description="lengths whose packed rows are counted in the manifest"
+    )
 
 
 PREFERENCES = ("longer_text", "shorter_text", "earlier_date", "later_date")

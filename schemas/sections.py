@@ -54,7 +54,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A part of a configuration: immutable, and closed against unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @contextlib.contextmanager
@@ -87,6 +87,8 @@ def load_model(
         data = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply to be a configuration") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a mapping of sections is expected, this is {type(data).__name__}")
     for override in overrides:

@@ -191,6 +191,7 @@ def _match(name: str, source: Source, pattern: str, listed: dict[str, list[Stat]
             f"source {name}: {pattern!r} cannot be looked up below {source.root}: web servers have no listing; "
             "name the files, or give @FILE with one path a line"
         )
+    _check_below_root(name, source, pattern, "a glob of inputs")
     segments = pattern.split("/")
     fixed = next(at for at, segment in enumerate(segments) if WILD.search(segment))
     base = _base(name, source)
@@ -281,15 +282,19 @@ def _read_list(name: str, uri: str) -> list[str]:
     return names
 
 
+def _check_below_root(name: str, source: Source, input_name: str, origin: str) -> None:
+    if input_name.startswith("/") or "://" in input_name or not {"", ".", ".."}.isdisjoint(input_name.split("/")):
+        raise ValueError(
+            f"source {name}: {input_name!r}, {origin}, is no path below the root {source.root}: "
+            "leave out the root, and . and .."
+        )
+
+
 def _look_up(name: str, source: Source, names: list[str], origin: str) -> Found:
     """Files by their exact names."""
     base = _base(name, source)
     for input_name in names:
-        if input_name.startswith("/") or "://" in input_name or not {"", ".", ".."}.isdisjoint(input_name.split("/")):
-            raise ValueError(
-                f"source {name}: {input_name!r}, {origin}, is no path below the root {source.root}: "
-                "leave out the root, and . and .."
-            )
+        _check_below_root(name, source, input_name, origin)
     unique = [*dict.fromkeys(names)]
 
     def look(input_name: str) -> Stat | None:

@@ -112,6 +112,7 @@ def test_a_list_names_files_below_the_root(crawl: Path, tmp_path: Path) -> None:
         (["a.warc", "b.warc", "c.warc"], r"source web: no such file: .*crawl/b\.warc, named in inputs"),
         (["@nowhere.txt"], r"source web: inputs name the list @nowhere\.txt, which is not there"),
         (["../a.warc"], r"source web: '\.\./a\.warc', named in inputs, is no path below the root"),
+        (["../*.warc"], r"'\.\./\*\.warc', a glob of inputs, is no path below the root"),
         (["/a.warc"], r"is no path below the root .*: leave out the root"),
         (["2024/c.jsonl", "2024"], r"no such file: .*crawl/2024, named in inputs"),
     ],

@@ -31,6 +31,10 @@ def recipe(tmp_path: Path) -> Path:
         ("edits.c4.min_wrds=3", "edits.c4.min_wrds: unknown key; did you mean min_words?"),
         ("measure.minhash.num_hash=3", "measure.minhash.num_hash: unknown key; did you mean num_hashes?"),
         ("near.threshold=1.5", "near.threshold=1.5: expected at most 1"),
+        ("near.threshold=.nan", "near.threshold=NaN: expected a finite number"),
+        ("rules.gopher.too_few_words=nan", 'rules.gopher.too_few_words="nan": expected a finite number'),
+        ("rules.x={signal: gopher.num_words, min: -.inf}", "rules.x.min=-Infinity: expected a finite number"),
+        ("shards.sequence_lengths=[0]", "shards.sequence_lengths.0=0: expected at least 1"),
         ("near.threshold=high", 'near.threshold="high": expected a number'),
         ("near.threshold=null", "near.threshold=null: expected a number"),
         ("seed=1.5", "seed=1.5: expected a whole number"),
@@ -98,3 +102,10 @@ def test_the_order_of_rules_is_part_of_the_digest() -> None:
 
 def test_canonical_json_is_sorted_utf8_without_spaces() -> None:
     assert canonical_json({"b": [1, "é"], "a": None}) == '{"a":null,"b":[1,"é"]}'.encode()
+
+
+def test_brackets_without_end_are_no_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("a: " + "[" * 5000)
+    with pytest.raises(RecipeError, match=r"deep\.yaml: nested too deeply"):
+        load_recipe(str(path))
