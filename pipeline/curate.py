@@ -19,7 +19,7 @@ from pipeline.ingest.plan import check_abutting, plan_tasks
 from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
 from pipeline.measure.assets import check_assets
 from pipeline.measure.signals import SIGNAL_NAMES, resolve_rules
-from pipeline.pack.copies import check_shards
+from pipeline.pack.copies import check_sizes
 from pipeline.pack.pack import pack
 from pipeline.pack.previous import Previous, load_previous
 from pipeline.pack.tokenizer import check_tokenizer
@@ -108,7 +108,7 @@ def curate(job: Job) -> Manifest:
     """
     planned = plan(job)
     if planned.previous:
-        check_shards(job.output, planned.previous.shards)
+        check_sizes(job.output, planned.previous.shards, planned.previous.files)
     with swept_work(job.work, job.output):
         ingest(job, planned)
         measured = load_measured(job, planned)
@@ -204,6 +204,7 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Previous | N
             code=_code(job),
             assets=asset_digests(job.recipe),
             decision=decided.decision,
+            verdicts={file.part: file.sha256 for file in decided.funnel.verdicts},
             progress=job.progress,
             say=job.say,
         )

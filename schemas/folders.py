@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from urllib.parse import unquote, urlsplit
 
 from schemas.stores import StorageError
@@ -90,10 +91,18 @@ def walk(prefix: str, path: Path) -> Iterator[tuple[str, int, str]]:
             continue
         seen.add((here.st_dev, here.st_ino))
         for entry in entries:
-            if entry.is_dir():
+            with faults(prefix):
+                try:
+                    found = entry.stat()
+                except FileNotFoundError:
+                    continue  # deleted since, or a link to nothing
+                except OSError as error:
+                    if error.errno == errno.ELOOP:
+                        continue  # a link to itself
+                    raise
+            if S_ISDIR(found.st_mode):
                 pending.append(entry.path)
-            elif not entry.name.endswith(UNFINISHED) and entry.is_file():
-                found = entry.stat()
+            elif not entry.name.endswith(UNFINISHED) and S_ISREG(found.st_mode):
                 yield entry.path, found.st_size, str(found.st_mtime_ns)
 
 

@@ -196,7 +196,9 @@ def _parse(data: bytes, place: str) -> Manifest:
             raise DatasetError(f"{place}: manifest version {version}, this program reads up to {VERSION}: update it")
         return Manifest.model_validate_json(data)
     except (pydantic.ValidationError, json.JSONDecodeError, AttributeError) as error:
-        raise DatasetError(f"{place}: not a manifest: {' '.join(str(error).split())}") from None
+        raise DatasetError(
+            f"{place}: not a manifest ({' '.join(str(error).split())}): copy it again from where it is whole"
+        ) from None
 
 
 def read_named(dataset: str, path: str) -> bytes:

@@ -259,6 +259,22 @@ def test_a_shipped_recipe_is_found_by_its_name_only(tmp_path: Path, capsys: pyte
     assert "no such file, and no shipped recipe; did you mean quickstart?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("pattern", ["ledger/*", "index/documents/*", "index/urls/*"])
+def test_a_dataset_with_a_file_missing_or_cut_is_not_up_to_date(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str
+) -> None:
+    out = tmp_path / "out"
+    assert run(recipe, out) == 0
+    (path,) = out.glob(pattern)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert run(recipe, out) == 1
+    assert f"{path.name}: it has {len(whole) - 1:,} bytes, not {len(whole):,}: copy it again" in capsys.readouterr().err
+    path.unlink()
+    assert run(recipe, out) == 1
+    assert f"{path.name}: it is missing: copy it again" in capsys.readouterr().err
+
+
 def test_a_corrupt_shard_is_named(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     assert run(recipe, tmp_path / "out") == 0
     shard = next((tmp_path / "out" / "shards").iterdir())
@@ -329,7 +345,7 @@ def test_a_missing_shard_is_no_dataset_that_is_up_to_date(
     shard = next((out / "shards").iterdir())
     shard.unlink()
     assert run(recipe, out) == 1
-    assert f"{shard.name}: the shard is missing: copy it again" in capsys.readouterr().err
+    assert f"{shard.name}: it is missing: copy it again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

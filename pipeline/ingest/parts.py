@@ -100,7 +100,11 @@ def _choose(work: str, made: Receipt) -> Receipt:
     try:
         storage.write(uri, made.to_json(), create_only=True)
     except FileExistsError:
-        chosen = Receipt.from_json(storage.read(uri))
+        try:
+            chosen = Receipt.from_json(storage.read(uri))
+        except ValueError:
+            storage.write(uri, made.to_json())  # a damaged one chooses nothing
+            return made
         if chosen.path != made.path:
             storage.delete(storage.join(work, made.path))
         return chosen
@@ -112,12 +116,12 @@ def _receipt_uri(work: str, key: str, number: int) -> str:
 
 
 def _receipts(task: Task, work: str) -> list[Receipt]:
-    """The receipts of a task's parts, from the first on, as far as they go without a gap."""
+    """The receipts of a task's parts, from the first on, as far as they go without a gap or a damaged one."""
     receipts: list[Receipt] = []
     while not (receipts and receipts[-1].last):
         try:
             receipts.append(Receipt.from_json(storage.read(_receipt_uri(work, task.key, len(receipts)))))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             break
     return receipts
 

@@ -1,9 +1,9 @@
 """What ingest is given and what it answers for: pieces, tasks, receipts. Contracts, section 2."""
 
 import builtins
-import json
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from schemas.sealed import seal, unseal
 
 __all__ = ["PartRef", "Piece", "PieceReceipt", "Receipt", "Task"]
 
@@ -64,14 +64,17 @@ class Receipt:
 
     def to_json(self) -> builtins.bytes:
         """The receipt as stored."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
+        return seal(asdict(self))
 
     @staticmethod
     def from_json(data: builtins.bytes) -> "Receipt":
-        """A stored receipt; raises ValueError when it is not one."""
-        fields: dict[str, Any] = json.loads(data)
-        fields["pieces"] = tuple(PieceReceipt(**piece) for piece in fields["pieces"])
-        return Receipt(**fields)
+        """A stored receipt; raises ValueError when it is not one, or damaged."""
+        fields = unseal(data)
+        try:
+            fields["pieces"] = tuple(PieceReceipt(**piece) for piece in fields["pieces"])
+            return Receipt(**fields)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no receipt of this version: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The tokenizer: trained on a sample of the kept documents, or loaded from a tokenizer.json."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tokenizers
@@ -11,9 +12,22 @@ from schemas.manifest import file_digest
 from schemas.recipe import TokenizerOptions
 from schemas.words import plural
 
-__all__ = ["TokenizerError", "describe_tokenizer", "first_tokens", "identity_options", "load_tokenizer", "train_bpe"]
+__all__ = [
+    "TRAINER_VERSION",
+    "TokenizerError",
+    "describe_tokenizer",
+    "first_tokens",
+    "identity_options",
+    "load_tokenizer",
+    "train_bpe",
+]
 
 BYTES = 256  # tokens of a byte-level alphabet
+TRAINER_VERSION = 1  # of what makes merges from texts, besides the library
+# A word of a million letters would be merged for hours, each merge moving the rest of it, and teaches nothing.
+# These are runs of letters and digits, of marks, and of spaces; each word is in one of them.
+LONG = re.compile(r"(?<![^\W_])[^\W_]{1025,}|(?<![^\w\s])(?<!_)(?:[^\w\s]|_){1025,}|(?<!\s)\s{1025,}")
+LONGEST = 1024
 
 
 class TokenizerError(ValueError):
@@ -24,8 +38,8 @@ def train_bpe(texts: Iterable[str], options: TokenizerOptions) -> bytes:
     """A byte-level BPE as tokenizer.json: special tokens first, then the 256 bytes, then merges.
 
     Words are split as GPT-2 splits them (Radford et al. 2019). Merges follow from word counts and ties from token
-    ids, so neither threads nor the order of the texts change a byte. Raises TokenizerError for a vocabulary too
-    small.
+    ids, so neither threads nor the order of the texts change a byte. Words of more than 1,024 letters are cut. Raises
+    TokenizerError for a vocabulary too small.
     """
     special = first_tokens(options)
     tokenizer = tokenizers.Tokenizer(models.BPE())
@@ -37,8 +51,18 @@ def train_bpe(texts: Iterable[str], options: TokenizerOptions) -> bytes:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((piece for text in texts for piece in _short_words(text)), trainer)
     return tokenizer.to_str().encode()
+
+
+def _short_words(text: str) -> Iterator[str]:
+    """The text, cut inside of words of more than 1,024 letters, marks or spaces."""
+    start = 0
+    for found in LONG.finditer(text):
+        for cut in range(found.start() + LONGEST, found.end(), LONGEST):
+            yield text[start:cut]
+            start = cut
+    yield text[start:]
 
 
 def first_tokens(options: TokenizerOptions) -> list[str]:

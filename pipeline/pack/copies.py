@@ -15,7 +15,7 @@ from schemas import storage
 from schemas.manifest import CURE, DatasetError, file_digest, read_named, shard_group
 from schemas.words import plural
 
-__all__ = ["OldRows", "OldShards", "check_shards"]
+__all__ = ["OldRows", "OldShards", "check_sizes"]
 
 Tokens = NDArray[np.integer]  # type: ignore[type-arg]
 
@@ -96,13 +96,19 @@ def _tokens_of(data: bytes, rows: NDArray[np.integer]) -> list[Tokens]:  # type:
     return taken
 
 
-def check_shards(dataset: str, shards: pa.Table) -> None:
-    """Raise DatasetError for a shard in use that is missing or of another size: one listing, nothing is read."""
-    found = {file.uri: file.size for file in storage.list_files(storage.join(dataset, "shards"))}
-    for row in shards.filter(pc.is_null(shards["retired_in"])).select(["path", "bytes"]).to_pylist():
-        uri = storage.join(dataset, row["path"])
-        if found.get(uri) != row["bytes"]:
-            has = (
-                f"it has {plural(found[uri], 'byte')}, not {row['bytes']:,}" if uri in found else "the shard is missing"
-            )
-            raise DatasetError(f"{uri}: {has}: {CURE}")
+def check_sizes(dataset: str, shards: pa.Table, files: pa.Table) -> None:
+    """Raise DatasetError for a file in use that is missing or of another size: listings, nothing is read."""
+    found = {
+        file.uri: file.size
+        for folder in ("shards", "ledger", "index")
+        for file in storage.list_files(storage.join(dataset, folder))
+    }
+    in_use = shards.filter(pc.is_null(shards["retired_in"]))
+    listed = files.filter(pc.match_substring(files["path"], "/"))  # recipe and tokenizer are read, and checked then
+    for table in (in_use, listed):
+        for row in table.select(["path", "bytes"]).to_pylist():
+            uri = storage.join(dataset, row["path"])
+            if found.get(uri) != row["bytes"]:
+                size = found.get(uri)
+                has = "is missing" if size is None else f"has {plural(size, 'byte')}, not {row['bytes']:,}"
+                raise DatasetError(f"{uri}: it {has}: {CURE}")

@@ -1,7 +1,6 @@
 """Reading and writing the files of pack: Arrow files by URI, receipts, and files that are written once."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 from schemas import storage
 from schemas.generation import FileRef
 from schemas.manifest import DatasetError, file_digest
-from schemas.recipe import canonical_json
+from schemas.sealed import seal, unseal
 
 __all__ = ["arrow_bytes", "load_receipt", "open_arrow", "read_columns", "save_receipt", "write_once", "write_work"]
 
@@ -79,7 +78,7 @@ def load_receipt(work: str, name: str, dataset: str) -> dict[str, Any] | None:
     Its `in_work` maps paths to sha256, `in_dataset` (which `gristmill verify` digests) paths to bytes.
     """
     try:
-        receipt: dict[str, Any] = json.loads(storage.read(storage.join(work, "pack", name)))
+        receipt = unseal(storage.read(storage.join(work, "pack", name)))
         whole = all(
             file_digest(storage.read(storage.join(work, path))) == sha256 for path, sha256 in receipt["in_work"].items()
         ) and all(
@@ -92,4 +91,4 @@ def load_receipt(work: str, name: str, dataset: str) -> dict[str, Any] | None:
 
 def save_receipt(work: str, name: str, receipt: dict[str, Any]) -> None:
     """Vouch for a step, after all its files are written. Equal attempts write equal bytes, so any may win."""
-    storage.write(storage.join(work, "pack", name), canonical_json(receipt))
+    storage.write(storage.join(work, "pack", name), seal(receipt))

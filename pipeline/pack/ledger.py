@@ -109,11 +109,19 @@ def _ledger_digest(
         "shards": shards["digest"],
         "train": train_numbers,
         "validation": [*zip([shard["sha256"] for shard in validation["shards"]], validation_numbers, strict=True)],
-        "verdicts": [file_digest(storage.read(part.verdicts)) for part in plan.parts_of(group)],
+        "verdicts": [_verdicts_digest(part) for part in plan.parts_of(group)],
         "minhash": plan.minhash,
         "version": LEDGER_VERSION,
     }
     return hashlib.sha256(canonical_json(head)).hexdigest()[:16]
+
+
+def _verdicts_digest(part: PackPart) -> str:
+    digest = file_digest(storage.read(part.verdicts))
+    if part.verdicts_sha256 not in ("", digest):
+        folder = part.verdicts.rpartition("/")[0]
+        raise DatasetError(f"{part.verdicts}: it is damaged, its sha256 is {digest}: delete {folder} and run again")
+    return digest
 
 
 def _ledger_bytes(

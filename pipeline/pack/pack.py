@@ -8,6 +8,7 @@ Every step leaves content-named files and a receipt; nothing refers to them befo
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import apache_beam as beam
 
@@ -40,6 +41,7 @@ def pack(
     code: Mapping[str, str],
     assets: Mapping[str, str] | None = None,
     decision: str = "",
+    verdicts: Mapping[int, str] = MappingProxyType({}),
     progress: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
@@ -48,10 +50,11 @@ def pack(
     `parts` are numbered through all generations: with `previous`, parts it knows are decided again (all of a source
     and generation, or none), later ones are new. `inputs` are the pieces read with their source, `code` the versions
     of the package and of the stages before, `assets` the sha256 of each file that the recipe names, `decision` the name
-    of the verdicts, `progress` a local folder for the driver's progress line.
+    of the verdicts and `verdicts` the sha256 of their files by part number, `progress` a local folder for the driver's
+    progress line.
     Raises TokenizerError, DatasetError or CommitRefused, each with the cure.
     """
-    chosen = pack_parts(parts, verdict_uri)
+    chosen = pack_parts(parts, verdict_uri, verdicts)
     tokenizer = settle_tokenizer(chosen, recipe, dataset, work, previous)
     plan = plan_pack(chosen, recipe, dataset, work, tokenizer, previous)
     with new_pipeline() as pipeline:

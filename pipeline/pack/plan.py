@@ -6,8 +6,9 @@ Contracts, section 5. Groups follow from measured bytes in part order, never fro
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.ingest.receipts import PartRef
@@ -39,6 +40,7 @@ class PackPart:
     source: str
     uri: str
     verdicts: str  # URI
+    verdicts_sha256: str  # as the decision vouches for; empty: nobody does
     rows: int
     text_bytes: int
     sha256: str
@@ -100,12 +102,14 @@ class Plan:
         return [self.parts[number] for number in group.parts]
 
 
-def pack_parts(parts: Sequence[PartRef], verdict_uri: Callable[[PartRef], str]) -> list[PackPart]:
-    """Parts with the verdicts over them, by number."""
+def pack_parts(
+    parts: Sequence[PartRef], verdict_uri: Callable[[PartRef], str], sha256: Mapping[int, str] = MappingProxyType({})
+) -> list[PackPart]:
+    """Parts with the verdicts over them, by number; `sha256`: of the verdict files, by part number."""
     return [
         PackPart(
-            part.number, part.source, part.uri, verdict_uri(part), part.rows, part.text_bytes, part.sha256,
-            part.name, part.start,
+            part.number, part.source, part.uri, verdict_uri(part), sha256.get(part.number, ""), part.rows,
+            part.text_bytes, part.sha256, part.name, part.start,
         )
         for part in sorted(parts, key=lambda part: part.number)
     ]  # fmt: skip

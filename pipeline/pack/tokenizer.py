@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from pipeline.ingest.receipts import PartRef
 from pipeline.pack.bpe import (
+    TRAINER_VERSION,
     TokenizerError,
     describe_tokenizer,
     first_tokens,
@@ -13,7 +14,7 @@ from pipeline.pack.bpe import (
     load_tokenizer,
     train_bpe,
 )
-from pipeline.pack.files import write_once
+from pipeline.pack.files import load_receipt, save_receipt, write_once, write_work
 from pipeline.pack.plan import PackPart, pack_parts
 from pipeline.pack.previous import Previous
 from pipeline.pack.sample import choose_sample
@@ -46,7 +47,7 @@ def settle_tokenizer(
                 "dataset keeps its own: undo the change, or give another output"
             )
         return kept
-    data = given or train_tokenizer(parts, recipe, work)
+    data = given or train_tokenizer(parts, recipe, dataset, work)
     file = named_by_content("tokenizer", ".json", data)
     described = describe_tokenizer(data, file.path, options.file or "the trained tokenizer", options)
     write_once(dataset, file.path, data)
@@ -62,17 +63,18 @@ def check_tokenizer(options: TokenizerOptions) -> None:
             describe_tokenizer(_read(options.file), "", options.file, options)
 
 
-def train_tokenizer(parts: Sequence[PackPart], recipe: Recipe, work: str) -> bytes:
+def train_tokenizer(parts: Sequence[PackPart], recipe: Recipe, dataset: str, work: str) -> bytes:
     """Train on a sample of the kept documents, unless the work folder has the result."""
     sample = choose_sample(parts, recipe.seed, recipe.tokenizer.sample_bytes)
-    made_from = canonical_json([sample.digest, identity_options(recipe.tokenizer, b""), version("tokenizers")])
-    uri = storage.join(work, "pack", f"tokenizer-{hashlib.sha256(made_from).hexdigest()[:16]}.json")
-    try:
-        return storage.read(uri)
-    except FileNotFoundError:
+    options = identity_options(recipe.tokenizer, b"")
+    made_from = canonical_json([sample.digest, options, version("tokenizers"), TRAINER_VERSION])
+    name = f"tokenizer-{hashlib.sha256(made_from).hexdigest()[:16]}.json"
+    receipt = load_receipt(work, name, dataset)
+    if receipt is None:
         data = train_bpe(sample.texts(), recipe.tokenizer)
-        storage.write(uri, data)
-        return data
+        receipt = {"in_work": write_work(work, f"pack/trained-{name}", data), "in_dataset": {}}
+        save_receipt(work, name, receipt)
+    return storage.read(storage.join(work, f"pack/trained-{name}"))
 
 
 def _read(file: str) -> bytes:

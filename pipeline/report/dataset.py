@@ -203,7 +203,7 @@ def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = 
         # Small files, each a round trip in a bucket.
         with ThreadPoolExecutor(READERS) as readers:
             for first in range(0, len(receipts), 8 * READERS):
-                for receipt in readers.map(_read_receipt, receipts[first : first + 8 * READERS]):
+                for receipt in filter(None, readers.map(_read_receipt, receipts[first : first + 8 * READERS])):
                     uri = storage.join(folder, receipt.path)
                     if receipt.sha256 in wanted and storage.exists(uri):
                         uris |= dict.fromkeys(wanted[receipt.sha256], uri)
@@ -232,5 +232,8 @@ def _decided_parts(folder: str, decision: str, wanted: Mapping[str, list[int]]) 
         }
 
 
-def _read_receipt(uri: str) -> Receipt:
-    return Receipt.from_json(storage.read(uri))
+def _read_receipt(uri: str) -> Receipt | None:
+    try:
+        return Receipt.from_json(storage.read(uri))
+    except ValueError:
+        return None  # a damaged one, which the next run writes anew

@@ -24,12 +24,14 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from pipeline.runtime.cores import cores
 from pipeline.runtime.jobs import RecordedPipeline
 from schemas import storage
+from schemas.words import plural
 
 __all__ = ["flink_job_server_jar", "runner"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # Worker processes take some seconds to start, which a job of less than this does not earn back.
 SMALL_BYTES = 64 << 20
+MOST_A_CORE = 16  # more processes would only fill the memory
 FLINK_VERSION = "1.19"
 # Names of runners that take options which only their job server knows.
 PORTABLE = ("FlinkRunner", "PortableRunner", "PrismRunner")
@@ -129,6 +131,9 @@ def _local_processes(given: argparse.Namespace, workers: int | None) -> int | No
     number, mode = given.direct_num_workers, given.direct_running_mode
     if workers is not None and (number is not None or mode is not None):
         raise ValueError(f"--workers {workers} and --direct_* both say how many processes: give one of them")
+    most = MOST_A_CORE * cores()
+    if workers is not None and workers > most:
+        raise ValueError(f"--workers {workers}: this machine has {plural(cores(), 'core')}, give at most {most}")
     if mode in ("in_memory", "multi_threading"):
         return 1
     return cores() if number == 0 else number or workers

@@ -99,5 +99,5 @@ def _chosen(receipt: Path) -> str | None:
     """The file name of the part that the receipt vouches for; None where there is no receipt, or a broken one."""
     try:
         return Receipt.from_json(receipt.read_bytes()).path.rpartition("/")[2]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return None

@@ -1,11 +1,12 @@
 """What a decision comes to: documents and bytes by stage and rule, and the verdict files."""
 
-import json
+import builtins
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from schemas import storage
+from schemas.sealed import seal, unseal
 
 __all__ = ["Drop", "Funnel", "VerdictFile", "add_up", "funnel_lines", "load_funnel"]
 
@@ -65,6 +66,10 @@ class Funnel:
         """As JSON objects; lists of files included."""
         return {**asdict(self), "dropped": self.dropped}
 
+    def to_json(self) -> builtins.bytes:
+        """As `decision.json` holds it."""
+        return seal(self.to_dict())
+
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "Funnel":
         """What `to_dict` gave."""
@@ -109,7 +114,7 @@ def add_up(summaries: Iterable[Mapping[str, Any]], rules: Iterable[str]) -> Funn
 def load_funnel(root: str) -> Funnel | None:
     """The funnel of a complete decision; None where it, or one of its verdict files, is missing."""
     try:
-        funnel = Funnel.from_dict(json.loads(storage.read(storage.join(root, "decision.json"))))
+        funnel = Funnel.from_dict(unseal(storage.read(storage.join(root, "decision.json"))))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     there = {found.uri for found in storage.list_files(root)}

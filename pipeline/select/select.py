@@ -108,7 +108,7 @@ def select(
         _run(plan, [part.number for part in parts], new_pipeline)
     else:
         nothing = add_up([], recipe.rules)
-        storage.write(plan.uri("decision.json"), json.dumps(nothing.to_dict(), sort_keys=True, indent=1).encode())
+        storage.write(plan.uri("decision.json"), nothing.to_json())
     funnel = load_funnel(root)
     assert funnel is not None, f"{root}: the pipeline ended and wrote no decision"
     _clean(plan)

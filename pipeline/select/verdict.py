@@ -178,6 +178,5 @@ class CloseDecision(beam.DoFn):
                 f"{self._decision.rows} records in the parts, {funnel.records_read} verdicts, {funnel.kept} kept "
                 f"and {dropped} dropped: a record was lost or counted twice"
             )
-        data = json.dumps(funnel.to_dict(), sort_keys=True, indent=1).encode()
-        storage.write(self._decision.uri("decision.json"), data)
+        storage.write(self._decision.uri("decision.json"), funnel.to_json())
         yield funnel.records_read

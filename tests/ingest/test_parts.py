@@ -285,6 +285,21 @@ def test_of_two_attempts_the_first_receipt_counts(
     )
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: data.replace(b'"rows": 1', b'"rows": 3', 1)])
+def test_a_damaged_receipt_chooses_nothing_and_is_written_anew(
+    rolled: tuple[Recipe, Task, Path, list[Receipt]], tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    recipe, task, work, receipts = rolled
+    work = copy_of(work, tmp_path / "work")
+    path = work / "receipts" / f"{task.key}-001.json"
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+    again = ingest_task(task, recipe, str(work))
+    assert contents(again) == contents(receipts)
+    assert Receipt.from_json(path.read_bytes()) == again[1]
+
+
 def test_an_attempt_goes_on_where_the_chosen_part_ends(
     rolled: tuple[Recipe, Task, Path, list[Receipt]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

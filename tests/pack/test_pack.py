@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import random
+from pathlib import Path
 
 import apache_beam as beam
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pipeline.pack.previous import load_previous
 from pipeline.pack.verify import verify
 from pipeline.runtime.options import runner
 from schemas.arrow import LEDGER, SHARDS
-from schemas.manifest import CommitRefused, DatasetError, files, read_files, read_manifest, read_shards
+from schemas.manifest import CommitRefused, DatasetError, file_digest, files, read_files, read_manifest, read_shards
 from tests import servers
 from tests.pack.corpus import Corpus, Doc, recipe, some_documents, tree
 
@@ -396,6 +397,15 @@ def test_a_damaged_work_file_is_made_anew(corpus, tmp_path, name):
         path.unlink()
     corpus.pack(recipe(), tmp_path / "ds")
     assert tree(tmp_path / "ds", "work") == before
+
+
+def test_verdicts_other_than_those_decided_are_refused(corpus, tmp_path):
+    sums = {part.number: file_digest(Path(corpus.verdict_uri(part)).read_bytes()) for part in corpus.parts}
+    corpus.pack(recipe(), tmp_path / "ds", verdicts=sums)
+    sums[1] = sums[0]
+    with pytest.raises(Exception, match=r"verdict-1\.arrow: it is damaged, .*: delete .* and run again"):
+        corpus.pack(recipe(), tmp_path / "other", verdicts=sums)
+    assert not (tmp_path / "other" / "manifest" / "g1.json").exists()
 
 
 def test_a_damaged_file_in_the_way_is_named(corpus, tmp_path):

@@ -1,14 +1,16 @@
 """The dataset's tokenizer: the sample it is trained on, where it is kept, and how it is shown."""
 
 import dataclasses
+import json
 
 import pytest
 
-from pipeline.pack.bpe import TokenizerError, load_tokenizer
+from pipeline.pack.bpe import TokenizerError, _short_words, load_tokenizer, train_bpe
 from pipeline.pack.plan import pack_parts
 from pipeline.pack.sample import choose_sample
 from pipeline.pack.tokenizer import inspect, train_from_parts
 from schemas.manifest import read_manifest
+from schemas.recipe import TokenizerOptions
 from tests.pack.corpus import Corpus, Doc, final_text, recipe, some_documents
 
 
@@ -55,6 +57,33 @@ def test_the_seed_chooses_other_documents(corpus):
 def test_a_larger_sample_holds_the_smaller_one(corpus):
     small, large = (set(sample(corpus, size).texts()) for size in (1500, 4000))
     assert small < large
+
+
+def test_a_damaged_tokenizer_of_the_work_folder_is_trained_anew(corpus, tmp_path):
+    corpus.pack(recipe(), tmp_path / "one", work=tmp_path / "work")
+    (trained,) = (tmp_path / "work" / "pack").glob("trained-tokenizer-*.json")
+    whole = trained.read_bytes()
+    first, second = (json.dumps(merge, ensure_ascii=False) for merge in json.loads(whole)["model"]["merges"][:2])
+    text = whole.decode().replace(first.replace(", ", ","), second.replace(", ", ","))
+    for damaged in (whole[:-9], text.encode()):
+        assert damaged != whole
+        trained.write_bytes(damaged)
+        corpus.pack(recipe(), tmp_path / f"with-{len(damaged)}", work=tmp_path / "work")
+        assert trained.read_bytes() == whole
+
+
+def test_endless_words_are_cut_and_others_train_as_ever():
+    options = TokenizerOptions(vocab_size=300)
+    prose = ["the cat sat on the mat " * 9, "那只猫坐在垫子上" * 100, "a" * 1024 + " " * 1024 + "b"]
+    for text in prose:
+        assert list(_short_words(text)) == [text]
+    endless = "x " + "a" * 3000 + " y"
+    pieces = list(_short_words(endless))
+    assert "".join(pieces) == endless
+    assert [len(piece) for piece in pieces] == [2 + 1024, 1024, 3000 - 2048 + 2]
+    assert len(list(_short_words(" " * 5_000_000))) == 4883
+    # Uncut, this word alone takes many minutes.
+    train_bpe([*prose, "!" * 2_000_000], options)
 
 
 def test_a_trained_tokenizer_is_kept_for_a_rerun(corpus, tmp_path, monkeypatch):

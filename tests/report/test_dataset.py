@@ -1,5 +1,6 @@
 """A dataset opened for looking: rows of ledgers and parts, indexes in several files, the smallest of many."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def test_parts_are_found_by_the_decision_and_without_it_by_their_receipts(
     old, new = (work / names[refs[1].sha256]), work / "parts" / "again.arrow"
     old.rename(new)
     receipt = next(path for path in (work / "receipts").iterdir() if old.name in path.read_text())
-    receipt.write_text(receipt.read_text().replace(old.name, new.name))
+    made = dataclasses.replace(Receipt.from_json(receipt.read_bytes()), path=f"parts/{new.name}")
+    receipt.write_bytes(made.to_json())
+    (work / "receipts" / "damaged.json").write_bytes(made.to_json()[:-9])
     assert open_parts(dataset, None, [1]).take(1, [0], ["text"])[1].to_pydict() == {"text": ["text 4"]}
 
 
