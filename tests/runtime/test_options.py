@@ -62,7 +62,7 @@ def test_the_main_module_is_not_pickled() -> None:
     ("beam_options", "workers", "message"),
     [
         ([], 0, "--workers 0: give at least 1"),
-        ([], 100_000, r"--workers 100000: this machine has \d+ cores?, give at most \d+"),
+        ([], 100_000, "--workers 100000: this machine has "),
         (["--runner=Flnk"], None, "--runner=Flnk: no such runner; did you mean FlinkRunner?"),
         (["--direct_num_worker=2"], None, "did you mean --direct_num_workers?"),
         (["--worker", "2"], None, "--worker: neither Gristmill nor Beam knows it; did you mean --workers?"),
