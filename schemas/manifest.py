@@ -148,7 +148,9 @@ def read_manifest(dataset: str, generation: int | None = None) -> Manifest:
     try:
         data = storage.read(_place(dataset, number))
     except FileNotFoundError:
-        raise DatasetError(f"{dataset}: no generation {number}; the newest is {newest_generation(dataset)}") from None
+        newest = newest_generation(dataset)
+        there = f"no generation {number}; the newest is {newest}" if newest else "no dataset there"
+        raise DatasetError(f"{dataset}: {there} (manifest/g{number}.json is missing)") from None
     return _parse(data, _place(dataset, number))
 
 

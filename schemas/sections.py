@@ -117,7 +117,7 @@ def _override(data: dict[str, Any], override: str, named: str | None) -> None:
     """Set one `key.path=value` in place; the value is YAML."""
     path, equals, value = override.partition("=")
     if not equals or not path:
-        raise ConfigError(f"{override}: write key.path=value, as in split.validation=0.02")
+        raise ConfigError(f"{override}: write key.path=value, as in seed=7")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:

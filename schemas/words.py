@@ -1,6 +1,7 @@
 """How the reports of both sides write numbers and foreign strings."""
 
 import html
+import math
 import re
 
 __all__ = ["bits", "breakable", "brief", "count", "duration", "escape", "number", "plural", "share"]
@@ -48,9 +49,11 @@ def bits(size: int) -> str:
 
 
 def number(value: float | None) -> str:
-    """A measured value: four significant digits, integers whole; none is a dash."""
+    """A measured value: four significant digits, integers whole; none is a dash, and what is not finite a word."""
     if value is None:
         return "\u2013"
+    if not math.isfinite(value):
+        return str(value)
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:.4g}"

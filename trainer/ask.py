@@ -22,7 +22,7 @@ from trainer.order import Order, slice_of
 from trainer.parallel import World, join_world
 from trainer.plan import plan_summary
 from trainer.resolve import Resolved, resolve
-from trainer.state import RunState
+from trainer.state import RunState, check_order, first_state
 from trainer.tell import validation_sets
 
 __all__ = ["documents_of_step", "evaluated", "exported", "frozen", "generated", "planned", "steps_of"]
@@ -48,7 +48,10 @@ def frozen(config: Config) -> tuple[Config, RunState | None]:
 def _order(config: Config) -> tuple[Resolved, Order, RunState | None]:
     config, state = frozen(config)
     run = resolve(config)
-    return run, run.order(state.skipped if state else ()), state
+    order = run.order(state.skipped if state else ())
+    if state:
+        check_order(state, first_state(run), order, run.checkpoints_uri)
+    return run, order, state
 
 
 def planned(config: Config, world: int, gpu: str | None, mfu: float) -> dict[str, Any]:
@@ -74,6 +77,8 @@ def documents_of_step(
         raise ConfigError(f"--step {step}: the run has {run.steps:,} steps, counted from 0")
     batch = order.batch(order.batch_of_step(step))
     if rank is not None and world is not None:
+        if not 0 <= rank < world:
+            raise ConfigError(f"--rank {rank}: of {world} ranks, counted from 0, there is none")
         batch = slice_of(batch, rank, world)
     for document in documents_of_rows(run.datasets, order, batch):
         yield json.dumps(document.to_dict(), ensure_ascii=False) if as_json else document.line()

@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -49,9 +50,11 @@ def _options(given: list[str]) -> argparse.Namespace:
 
     Of CONFIG and these, the first without a `=` is CONFIG.
     """
-    if given and given[0] not in (*COMMANDS, "-h", "--help"):
-        given.insert(0, "train")
     parser = _parser()
+    if given and given[0] not in (*COMMANDS, "-h", "--help"):
+        if re.fullmatch("[a-z]+", given[0]) and not os.path.exists(given[0]):
+            parser.error(f"{given[0]} is neither a configuration file nor a command: {', '.join(COMMANDS)}")
+        given.insert(0, "train")
     options, rest = parser.parse_known_args(given)
     if unknown := [word for word in rest if word.startswith("-")]:
         parser.error(f"unknown option {unknown[0]}: see `python -m trainer {given[0]} --help`")
@@ -121,7 +124,7 @@ def _export_options(command: argparse.ArgumentParser) -> None:
 def _generate_options(command: argparse.ArgumentParser) -> None:
     _checkpoint_options(command)
     command.add_argument("--prompt", action="append", required=True)
-    command.add_argument("--tokens", type=int, help="new tokens; default: evaluate.new_tokens")
+    command.add_argument("--tokens", type=_count, help="new tokens; default: evaluate.new_tokens")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -159,7 +162,10 @@ def _documents(options: argparse.Namespace) -> None:
 def _steps(options: argparse.Namespace) -> None:
     from trainer.ask import steps_of
 
-    _say(steps_of(_config(options), options.document, options.until, options.json))
+    lines = [*steps_of(_config(options), options.document, options.until, options.json)]
+    _say(lines)
+    if not lines:
+        print("trainer: none of the steps saw it; --until STEP looks further", file=sys.stderr)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ dataset; `python -m trainer plan CONFIG` prints what came of it before a step is
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 MIB, GIB = 1 << 20, 1 << 30
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = float | int | str  # decimal text; a YAML number is taken by the digits it was written with
 
 
@@ -114,7 +115,7 @@ class OptimizerOptions(Section):
     muon_learning_rate: float | None = Field(default=None, gt=0, description="of Muon's matrices; default: the same")
     weight_decay: float = Field(default=0.1, ge=0)
     decay_embeddings: bool = Field(default=True, description="whether weight_decay holds for the embedding too")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's")
     muon_dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the orthogonalization")
@@ -126,7 +127,7 @@ class Schedule(Section):
 
     kind: Literal["cosine", "wsd"] = "cosine"
     steps: int | None = Field(default=None, ge=1, description="default: tokens, or one epoch of the data")
-    tokens: float | None = Field(default=None, gt=0, description="in place of steps")
+    tokens: float | None = Field(default=None, gt=0, le=1e18, description="in place of steps")
     warmup_steps: int | None = Field(default=None, ge=0, description="default: a hundredth of the steps, at least 10")
     decay_steps: int | None = Field(default=None, ge=0, description="wsd: the last steps; default: a fifth")
     decay: Literal["linear", "sqrt"] = Field(default="linear", description="wsd: 1 - p, or 1 - sqrt(p)")

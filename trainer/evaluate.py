@@ -25,7 +25,7 @@ from trainer.dataset import check_digest
 from trainer.model import IGNORED, Transformer
 from trainer.parallel import World, inference
 
-__all__ = ["Score", "Text", "Windows", "evaluate", "file_texts", "validation_texts"]
+__all__ = ["Score", "Text", "Windows", "evaluate", "file_texts", "read_text", "validation_texts"]
 
 Tokens = NDArray[np.integer[Any]]
 
@@ -166,16 +166,21 @@ def file_texts(files: Mapping[str, str], tokenizer: tokenizers.Tokenizer, end_of
     return [_file_text(name, uri, tokenizer, end_of_text) for name, uri in files.items()]
 
 
-def _file_text(name: str, uri: str, tokenizer: tokenizers.Tokenizer, end_of_text: int) -> Text:
-    data = storage.read(uri)
+def read_text(uri: str) -> str:
+    """A plain-text file. Raises ValueError for one that is not UTF-8 or has nothing in it."""
     try:
-        text = data.decode()
+        text = storage.read(uri).decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{uri}: not UTF-8 text ({error}): convert it first") from None
     if not text:
         raise ValueError(f"{uri}: the file is empty: there is nothing to measure")
+    return text
+
+
+def _file_text(name: str, uri: str, tokenizer: tokenizers.Tokenizer, end_of_text: int) -> Text:
+    text = read_text(uri)
     tokens = np.array([*tokenizer.encode(text, add_special_tokens=False).ids, end_of_text])
-    return Text(name, len(tokens), len(data), lambda: iter([tokens]))
+    return Text(name, len(tokens), len(text.encode()), lambda: iter([tokens]))
 
 
 def validation_texts(dataset: str, manifest: Manifest, max_tokens: int, folder: str) -> list[Text]:

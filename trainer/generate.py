@@ -96,6 +96,11 @@ def generate(
     Raises ValueError for a prompt without tokens, or one that leaves no room in `max_positions`.
     """
     longest = model.config.max_positions - sampling.max_tokens
+    if longest < 1:
+        raise ValueError(
+            f"{sampling.max_tokens} new tokens are asked for, and the model has max_positions="
+            f"{model.config.max_positions}: ask for fewer"
+        )
     for number, prompt in enumerate(prompts):
         if not 1 <= len(prompt) <= longest:
             raise ValueError(

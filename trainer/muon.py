@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from trainer.parallel import local_part
+
 __all__ = ["Muon", "orthogonalize"]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration
@@ -56,7 +58,7 @@ class Muon(torch.optim.Optimizer):
             updates = _orthogonalize_all(momenta, shapes, _shard_group(parameters[0]), self._dtype)
             for parameter, update in zip(parameters, updates, strict=True):
                 size = 0.2 * math.sqrt(max(parameter.shape))
-                local = _local(parameter)
+                local = local_part(parameter)
                 local.mul_(1 - group["lr"] * group["weight_decay"])
                 local.add_(update, alpha=-group["lr"] * size)
 
@@ -66,7 +68,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer, gradient = _local(state["momentum_buffer"]), _local(parameter.grad)
+        buffer, gradient = local_part(state["momentum_buffer"]), local_part(parameter.grad)
         buffer.lerp_(gradient, 1 - momentum)
         return gradient.lerp(buffer, momentum)
 
@@ -123,11 +125,6 @@ def _rows(rows: int, size: int, rank: int) -> int:
     """Rows of a matrix that lie on a rank, as DTensor cuts them: the last ranks may have fewer, or none."""
     chunk = -(-rows // size)
     return max(0, min(chunk, rows - rank * chunk))
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _shard_group(tensor: Tensor) -> dist.ProcessGroup | None:

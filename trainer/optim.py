@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from trainer.config import OptimizerOptions
 from trainer.muon import Muon
+from trainer.parallel import local_part
 
 __all__ = ["Optimizers", "build_optimizers", "clip_by_global_norm", "default_batch_tokens", "default_learning_rate"]
 
@@ -104,7 +105,7 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], most: float | None) 
         norm = norm.full_tensor()
     if most is not None:
         scale = (most / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_([each.to_local() if isinstance(each, DTensor) else each for each in gradients], scale)
+        torch._foreach_mul_([local_part(each) for each in gradients], scale)
     return norm
 
 

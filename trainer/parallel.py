@@ -21,12 +21,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from schemas.sections import ConfigError
 from trainer.config import Parallel
 
-__all__ = ["World", "inference", "join_world", "parallelize"]
+__all__ = ["World", "inference", "join_world", "local_part", "parallelize"]
 
 # Selective checkpointing keeps what costs most to compute again, and of the many matrix products every second one.
 KEPT = ("_scaled_dot_product", "flex_attention", "reduce_scatter_tensor", "all_gather_into_tensor")
@@ -175,6 +176,11 @@ def _selective() -> Any:
         return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
     return create_selective_checkpoint_contexts(policy)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor, or all of one that is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @contextlib.contextmanager

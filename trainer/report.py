@@ -246,15 +246,10 @@ def _spike_card(spike: dict[str, Any]) -> str:
     return (
         f'<article class="card"><header>step {count(spike["step"])} \u00b7 batch {count(spike["batch"])} \u00b7 '
         f"{escape(did.get(spike['action'], spike['action']))}</header>"
-        f"<b>loss {_plain(spike['loss'])}, gradient norm {_plain(spike['gradient_norm'])}</b>"
+        f"<b>loss {number(float(spike['loss']))}, gradient norm {number(float(spike['gradient_norm']))}</b>"
         f'<p class="soft">{escape(spike["reason"])}</p>'
         f'<ul class="documents">{items}{rest if total > len(documents) else ""}</ul></article>'
     )
-
-
-def _plain(value: Any) -> str:
-    value = float(value)
-    return number(value) if math.isfinite(value) else str(value)
 
 
 def _left_out(story: Story) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from schemas.manifest import DatasetError
-from schemas.sections import ConfigError
+from schemas.sections import ConfigError, file_of
 from trainer.config import Config, Data, PhaseChange
 from trainer.dataset import Dataset, open_dataset
+from trainer.evaluate import read_text
 from trainer.generate import load_tokenizer
 from trainer.hugging_face import read_config
 from trainer.model import ModelConfig, flops_per_token
@@ -101,10 +102,12 @@ def _resolve(config: Config, world: int) -> Resolved:
     model = _model(config, first, rules)
     batch = config.data.global_batch or _batch(config, model, shards, rules)
     _check_prompts(config, first[0], model)
+    _check_files(config, shards)
     phases = _phases(config.data, batch, shards, opened, rules)
     _check_world(phases, world)
     steps = _steps(config, phases, rules)
-    if config.data.max_epochs and (last := Order(config.seed, phases).last_batch()) is not None:
+    order = Order(config.seed, phases)  # which refuses weights and phases that cannot be
+    if config.data.max_epochs and (last := order.last_batch()) is not None:
         steps = min(steps, last + 1)
     tokens = _tokens_until(phases, steps)
     peak = config.optimizer.learning_rate or _rate(model, phases, tokens, rules)
@@ -253,6 +256,15 @@ def _check_prompts(config: Config, dataset: Dataset, model: ModelConfig) -> None
                 f"evaluate.prompts: {prompt[:40]!r} has {tokens} tokens, and with evaluate.new_tokens="
                 f"{config.evaluate.new_tokens} it exceeds the sequence of {model.max_positions}: shorten one of them"
             )
+
+
+def _check_files(config: Config, shards: Shards) -> None:
+    """Files to be measured on are read here, not first after hours."""
+    if taken := sorted({*config.evaluate.files} & {*shards.sources}):
+        raise ValueError(f"evaluate.files: {taken[0]!r} is the name of a source, which is measured too: choose another")
+    for name, uri in config.evaluate.files.items():
+        with file_of(f"evaluate.files.{name}"):
+            read_text(uri)
 
 
 def _round_up(number: int, rules: dict[str, str], key: str, what: str) -> int:

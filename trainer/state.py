@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.sections import ConfigError
-from trainer.order import ORDER_VERSION
+from trainer.order import ORDER_VERSION, Order
 
 if TYPE_CHECKING:
     from trainer.resolve import Resolved
 
-__all__ = ["RunState", "check_fits", "differences", "first_state"]
+__all__ = ["RunState", "check_fits", "check_order", "differences", "first_state"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class RunState:
     plan: str = ""  # digest of the phases that began before `batch`
     spikes: Mapping[str, Any] = field(default_factory=dict)  # the spike rule's memory
     rewinds: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what may change in a run, as it is now
     order: str = ORDER_VERSION
 
     def skip(self, batches: Sequence[int]) -> "RunState":
@@ -55,12 +56,19 @@ class RunState:
 
 def first_state(run: "Resolved") -> RunState:
     """The state that a run begins with."""
+    schedule = asdict(run.schedule)
+    given = run.config.optimizer.model_dump(mode="json") | {"learning_rate": schedule.pop("peak")}
     names = {dataset.name: dataset for dataset in reversed(run.datasets)}  # the first phase's generation
     return RunState(
         seed=run.config.seed,
         datasets={name: {"generation": d.generation, "order": d.order_digest} for name, d in names.items()},
         model=asdict(run.model) | {"attention": ""},  # how attention is computed is no part of the model
         optimizer=run.config.optimizer.kind,
+        settings={
+            "optimizer": given,
+            "schedule": schedule,
+            "data": {"mask": run.config.data.mask},
+        },
     )
 
 
@@ -70,13 +78,27 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def check_fits(state: RunState, started: RunState, where: str) -> None:
+def check_fits(state: RunState, started: RunState, order: Order, where: str) -> None:
     """Raises ConfigError with every difference when a checkpoint is of another model, data or order.
 
     `started` is the state that the configuration would begin with. Schedules, sizes of the world and of micro-batches
     and what is logged may differ.
     """
-    names = ("order", "seed", "model", "optimizer", "datasets")
+    _check(("order", "seed", "model", "optimizer", "datasets"), state, started, where)
+    check_order(state, started, order, where)
+
+
+def check_order(state: RunState, started: RunState, order: Order, where: str) -> None:
+    """Raises ConfigError when the samples that a checkpoint was trained on are not those of `order`."""
+    _check(("order", "seed", "datasets"), state, started, where)
+    if state.plan and state.plan != order.plan_digest(state.batch):
+        raise ConfigError(
+            f"{where}: the phases that began before batch {state.batch} (batch size, sequence length, packing, "
+            "weights, generation) are not those that it was trained with: mend data, or choose another output"
+        )
+
+
+def _check(names: Sequence[str], state: RunState, started: RunState, where: str) -> None:
     found = [
         line
         for name in names
@@ -92,5 +114,6 @@ def differences(name: str, saved: Any, now: Any) -> list[str]:
     """Every place where two JSON values differ, as `model.dim: 256 in the checkpoint, 512 now`."""
     if isinstance(saved, dict) and isinstance(now, dict):
         keys = sorted({*saved, *now})
-        return [line for key in keys for line in differences(f"{name}.{key}", saved.get(key), now.get(key))]
+        below = f"{name}." if name else ""
+        return [line for key in keys for line in differences(f"{below}{key}", saved.get(key), now.get(key))]
     return [] if saved == now else [f"{name}: {saved!r} in the checkpoint, {now!r} now"]

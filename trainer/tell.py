@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from trainer.checkpoint import Loaded, Saved
 from trainer.devices import find_device
@@ -23,11 +22,11 @@ from trainer.lineage import documents_of_rows
 from trainer.metrics import Meter, Metrics, log_line
 from trainer.model import IGNORED, flops_per_token, num_parameters, parameter_name
 from trainer.order import Batch, Order
-from trainer.parallel import World, inference
+from trainer.parallel import World, inference, local_part
 from trainer.report import write_report
 from trainer.resolve import Resolved
 from trainer.spikes import Verdict
-from trainer.state import RunState
+from trainer.state import RunState, differences
 from trainer.stream import TokenBatch
 from trainer.watchdog import Watchdog, connect_store, shutdown_warning
 
@@ -114,7 +113,11 @@ class Teller:
         for line in found.passed_over:
             self.say(f"passed over {line}")
         self.say(f"goes on after {state.step:,} steps from {found.path}, written by {found.world} processes")
-        self._event("resume", state.step, checkpoint=found.path, world=found.world, note="; ".join(found.passed_over))
+        changed = differences("", dict(found.extra["settings"]), dict(state.settings))
+        for line in changed:
+            self.say(f"  {line}")
+        notes = "; ".join([*found.passed_over, *changed])
+        self._event("resume", state.step, checkpoint=found.path, world=found.world, note=notes)
 
     def saved(self, checkpoints: Sequence[Saved]) -> None:
         """Checkpoints were completed."""
@@ -316,5 +319,5 @@ def _layer(name: str) -> str:
 
 def _square(gradient: Tensor) -> Tensor:
     """The sum of squares of this rank's part."""
-    local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+    local = local_part(gradient)
     return local.float().square().sum()

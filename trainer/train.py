@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from schemas.lock import writer_lock
-from schemas.sections import ConfigError
 from trainer.ask import frozen
 from trainer.build import build, tensors_of
 from trainer.checkpoint import Checkpoints, Loaded
@@ -25,7 +24,7 @@ from trainer.memory import check_memory
 from trainer.model import IGNORED, Transformer
 from trainer.optim import Optimizers, clip_by_global_norm
 from trainer.order import Order, roll
-from trainer.parallel import World, join_world
+from trainer.parallel import World, join_world, local_part
 from trainer.resolve import Resolved, resolve
 from trainer.spikes import SpikeRule, Verdict
 from trainer.state import RunState, check_fits, first_state
@@ -232,8 +231,16 @@ def rewind(t: Training, spike: int) -> Iterator[TokenBatch]:
 
 
 def save(t: Training) -> None:
-    """Begin a checkpoint; the run goes on while it is written. Raises CheckpointError when the one before failed."""
+    """Begin a checkpoint; the run goes on while it is written. Raises CheckpointError when the one before failed.
+
+    Raises TrainingFailed for weights that an update has made infinite or no numbers: nothing would mend them.
+    """
     wait(t)
+    if t.world.add([int(not torch.stack([local_part(p).isfinite().all() for p in t.model.parameters()]).all())])[0]:
+        raise TrainingFailed(
+            f"after {t.state.step} steps there are weights that are not finite, and no checkpoint is written of them: "
+            "lower optimizer.learning_rate and start again; the run goes on from the checkpoint before"
+        )
     t.state = replace(t.state, spikes=t.spikes.state_dict(), plan=t.order.plan_digest(t.state.batch))
     t.checkpoints.save(t.state.step, tensors_of(t.model, t.optimizers), t.state.to_json())
 
@@ -249,20 +256,14 @@ def restore(t: Training) -> Loaded | None:
     wait(t)
     found = t.checkpoints.load_newest(tensors_of(t.model, t.optimizers), lambda extra, path: fits(t, extra, path))
     if found is not None:
-        t.state = RunState.from_json(found.extra)
+        t.state = replace(RunState.from_json(found.extra), settings=first_state(t.run).settings)
         t.spikes.load_state_dict(t.state.spikes)
     return found
 
 
 def fits(t: Training, extra: Mapping[str, Any], path: str) -> None:
     """Raises ConfigError when a checkpoint is of another model, dataset or order."""
-    state = RunState.from_json(extra)
-    check_fits(state, first_state(t.run), path)
-    if state.plan and state.plan != t.order.plan_digest(state.batch):
-        raise ConfigError(
-            f"{path}: the phases that began before batch {state.batch} (batch size, sequence length, packing, weights, "
-            "generation) are not those that it was trained with: mend data, or choose another output"
-        )
+    check_fits(RunState.from_json(extra), first_state(t.run), t.order, path)
 
 
 def follow(t: Training) -> None:

@@ -18,6 +18,7 @@ def test_numbers_are_written_with_the_precision_they_deserve() -> None:
         "1234",
         "-2",
     ]
+    assert [number(float(word)) for word in ("inf", "-inf", "nan")] == ["inf", "-inf", "nan"]
     assert [bits(0), bits(1023), bits(1024), bits(5 << 20), bits(300 << 30)] == [
         "0\u202fB",
         "1,023\u202fB",

@@ -43,6 +43,33 @@ def test_a_change_may_stand_before_the_configuration_of_a_training(
         assert "schedule.setps: unknown key; did you mean steps?" in capsys.readouterr().err
 
 
+def test_a_word_that_is_no_command_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as told:
+        main(["frobnicate"])
+    assert told.value.code == 2
+    assert "frobnicate is neither a configuration file nor a command: train, plan, documents" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["documents", "--step", "1", "--rank", "4", "--world", "4"], "--rank 4: of 4 ranks, counted from 0"),
+        (["plan", "optimizer.betas=[0.9, 1]"], "optimizer.betas.1=1: expected less than 1"),
+        (["plan", "schedule.tokens=1.0e+300"], "schedule.tokens=1e+300: expected at most"),
+        (["plan", "data.weights={webb: 1}"], "weights name source 'webb', which has no shard"),
+    ],
+)
+def test_wrong_usage_ends_with_2(path: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([words[0], path, *words[1:]]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_document_that_no_step_saw_is_told_so(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["steps", path, "--document", "http://web.test/web-0-1", "--until", "0"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "trainer: none of the steps saw it; --until STEP looks further\n")
+
+
 def test_other_words_are_refused(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", path, "--json", "steps"]) == 2
     assert "steps: write key.path=value" in capsys.readouterr().err

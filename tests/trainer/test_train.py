@@ -261,6 +261,46 @@ def test_a_step_that_the_run_has_not_is_refused(dataset: MadeDataset, tmp_path: 
     assert any("http://web.test/" in line for line in documents_of_step(config(dataset, tmp_path), 19))
 
 
+def test_documents_are_told_of_the_run_that_was_and_of_no_other(dataset: MadeDataset, tmp_path: Path) -> None:
+    run(config(dataset, tmp_path))
+    told = list(documents_of_step(config(dataset, tmp_path), 3))
+    assert told == list(documents_of_step(config(dataset, tmp_path, schedule__steps=40), 3))
+    for changes in ({"data__global_batch": 4}, {"data__weights": {"web": 1}}, {"seed": 9}):
+        with pytest.raises(ConfigError, match=r"phases that began before batch|is of another run: seed"):
+            list(documents_of_step(config(dataset, tmp_path, **changes), 3))
+
+
+def test_a_resumed_run_says_what_was_changed(
+    dataset: MadeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(config(dataset, tmp_path))
+    run(config(dataset, tmp_path, schedule__steps=24, optimizer__learning_rate=0.001))
+    assert "optimizer.learning_rate: 0.01 in the checkpoint, 0.001 now" in capsys.readouterr().err
+    assert "schedule.steps: 20 in the checkpoint, 24 now" in events(tmp_path, "resume")[-1]["note"]
+    run(config(dataset, tmp_path, schedule__steps=28, optimizer__learning_rate=0.001))
+    assert "learning_rate" not in events(tmp_path, "resume")[-1]["note"]
+
+
+def test_no_checkpoint_is_written_of_weights_that_are_not_finite(
+    dataset: MadeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = trainer.train.advance
+
+    def spoil(t: Training, *rest: object) -> None:
+        advance(t, *rest)  # type: ignore[arg-type]
+        if t.state.step == 10:
+            with torch.no_grad():
+                next(t.model.parameters()).fill_(float("inf"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.train, "advance", spoil)
+        with pytest.raises(trainer.train.TrainingFailed, match="after 10 steps there are weights that are not finite"):
+            run(config(dataset, tmp_path, checkpoint__every=5))
+    whole = run(config(dataset, tmp_path / "whole", checkpoint__every=5))
+    assert run(config(dataset, tmp_path, checkpoint__every=5)) == whole
+    assert events(tmp_path, "resume")[-1]["step"] == 5
+
+
 # ---------------------------------------------------------------- what users get wrong
 
 
@@ -276,13 +316,17 @@ def test_a_step_that_the_run_has_not_is_refused(dataset: MadeDataset, tmp_path: 
         ),
         ({"model__heads": 3}, r"heads"),
         ({"schedule__warmup_steps": 50}, r"warmup_steps=50 exceeds steps=20"),
+        ({"evaluate__files": {"web": "README.md"}}, r"'web' is the name of a source, .*: choose another"),
+        ({"evaluate__files": {"mine": "/nope.txt"}}, r"evaluate\.files\.mine: /nope\.txt: no such file"),
+        ({"evaluate__files": {"mine": "/dev/null"}}, r"evaluate\.files\.mine: /dev/null: the file is empty"),
+        ({"evaluate__files": {"mine": "pipeline/assets/lid.176.ftz"}}, r"lid\.176\.ftz: not UTF-8 text"),
         ({"parallel__replicas": 2}, r"parallel\.replicas=2 does not divide the 1 processes"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_a_step(
     dataset: MadeDataset, tmp_path: Path, changes: dict, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         run(config(dataset, tmp_path, **changes))
     assert not (tmp_path / "metrics.jsonl").exists()
 
