@@ -83,6 +83,10 @@ class LeftOut:
     source: str
     rows: int  # at the sequence length before
 
+    def line(self) -> str:
+        """For a person."""
+        return f"the phase at batch {self.batch:,} leaves out {self.rows:,} unread rows of {self.source}"
+
 
 class Order:
     """The order of a run. Cheap to make in every process; not for several threads at once.

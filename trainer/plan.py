@@ -4,6 +4,7 @@ Estimates are sums of what is known to be held; what is not counted is said. FLO
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from schemas.words import bits, brief, count, duration, plural
@@ -12,6 +13,7 @@ from trainer.dataset import ShardFiles
 from trainer.devices import DEVICES, Device, find_device
 from trainer.memory import PARTS, memory_of_run
 from trainer.model import flops_per_token, num_parameters
+from trainer.order import LeftOut
 from trainer.resolve import Resolved
 
 __all__ = ["compute_optimal", "plan_lines", "plan_summary"]
@@ -112,11 +114,7 @@ def _data(run: Resolved) -> dict[str, Any]:
             }
             for name in order.shards.sources
         },
-        "left_out": [
-            {"batch": each.batch, "source": each.source, "rows": each.rows}
-            for each in order.left_out()
-            if each.batch < batches
-        ],
+        "left_out": [asdict(each) for each in order.left_out() if each.batch < batches],
     }
 
 
@@ -174,10 +172,7 @@ def _data_lines(data: Mapping[str, Any]) -> list[str]:
         f"{each['epochs']:.2f} epochs"
         for name, each in data["sources"].items()
     ]
-    lines += [
-        f"           the phase at batch {each['batch']:,} leaves out {each['rows']:,} unread rows of {each['source']}"
-        for each in data["left_out"]
-    ]
+    lines += [f"           {LeftOut(**each).line()}" for each in data["left_out"]]
     if data["ends_after"] is not None:
         lines += [f"           the data end after {data['ends_after']:,} steps"]
     cache = data["smallest_cache_bytes"]

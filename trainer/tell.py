@@ -107,6 +107,9 @@ class Teller:
         )
         for key, rule in run.rules.items():
             self.say(f"  {key}: {rule}")
+        for each in order.left_out():
+            if each.batch < run.steps:
+                self.say(f"  {each.line()}")
 
     def resumed(self, state: RunState, found: Loaded) -> None:
         """A checkpoint was taken up."""
