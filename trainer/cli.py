@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ConfigError, DatasetError, StorageError, FileNotFoundError, ValueError) as error:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or getattr(error, "said_by_every_rank", False):
             print(f"trainer: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
 

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from schemas.sections import ConfigError
 from trainer.config import Parallel
 
-__all__ = ["World", "inference", "join_world", "local_part", "parallelize"]
+__all__ = ["World", "inference", "join_world", "local_part", "lost_peer", "parallelize"]
 
 # Selective checkpointing keeps what costs most to compute again, and of the many matrix products every second one.
 KEPT = ("_scaled_dot_product", "flex_attention", "reduce_scatter_tensor", "all_gather_into_tensor")
@@ -176,6 +176,11 @@ def _selective() -> Any:
         return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
     return create_selective_checkpoint_contexts(policy)
+
+
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective call failed for want of another rank. Gloo has no exception of its own."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def local_part(tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from schemas.manifest import DatasetError
+from schemas.sections import ConfigError
 from schemas.storage import StorageError
 from trainer.cache import Cache, smallest_cache
 from trainer.config import CacheOptions
@@ -115,7 +116,7 @@ class TokenStream(IterableDataset[TokenBatch]):
     def _cache(self, options: CacheOptions, phases: Sequence[Phase]) -> Cache:
         smallest = smallest_cache(self.order.shards, phases, self._files)
         if options.max_bytes < smallest:
-            raise ValueError(
+            raise ConfigError(
                 f"cache.max_bytes={options.max_bytes:,} is less than the smallest cache that works, {smallest:,} bytes "
                 "(two windows of shards a source): raise it, or make smaller shards"
             )
@@ -219,6 +220,8 @@ def one_phase(
         rows_N = shards.rows(sequence_length, packing)
         counts = np.bincount(shards.source_N, rows_N, len(shards.sources)).astype(np.int64).tolist()
         weights = {name: count for name, count in zip(shards.sources, counts, strict=True) if count}
+        if not weights:
+            raise ValueError(f"sequence_length={sequence_length}: no shard of split train holds that many tokens")
     return Phase(
         start=0,
         global_batch=global_batch,

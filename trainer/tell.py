@@ -115,7 +115,8 @@ class Teller:
         """A checkpoint was taken up."""
         for line in found.passed_over:
             self.say(f"passed over {line}")
-        self.say(f"goes on after {state.step:,} steps from {found.path}, written by {found.world} processes")
+        ranks = f"{found.world} process{'es' * (found.world > 1)}"
+        self.say(f"goes on after {state.step:,} steps from {found.path}, written by {ranks}")
         changed = differences("", dict(found.extra["settings"]), dict(state.settings))
         for line in changed:
             self.say(f"  {line}")

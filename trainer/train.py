@@ -9,6 +9,7 @@ callbacks, no hooks. B rows of this rank's batch, T positions.
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ from trainer.memory import check_memory
 from trainer.model import IGNORED, Transformer
 from trainer.optim import Optimizers, clip_by_global_norm
 from trainer.order import Order, roll
-from trainer.parallel import World, join_world, local_part
+from trainer.parallel import World, join_world, local_part, lost_peer
 from trainer.resolve import Resolved, resolve
 from trainer.spikes import SpikeRule, Verdict
 from trainer.state import RunState, check_fits, first_state
@@ -34,8 +35,17 @@ from trainer.tell import Teller
 __all__ = ["train"]
 
 
+PATIENCE_SECONDS = 5.0  # after a signal, before another one ends the run at once
+
+
 class TrainingFailed(ValueError):
     """The run cannot go on by itself: its message says why, and what to look at."""
+
+
+class RankLost(TrainingFailed):
+    """Another rank is gone. Each rank that is left says so: rank 0 may be the one."""
+
+    said_by_every_rank = True
 
 
 @dataclass
@@ -67,6 +77,13 @@ def train(config: Config) -> int:
         t = begin(run, world, signals)
         try:
             return loop(t)
+        except RuntimeError as error:
+            if not lost_peer(error):
+                raise
+            raise RankLost(
+                f"rank {world.rank}: another rank has ended or does not answer ({str(error).splitlines()[0]}): its own "
+                "words say why; run the same command again to go on from the last checkpoint"
+            ) from None
         finally:
             t.checkpoints.close()
             t.stream.close()
@@ -314,11 +331,21 @@ def _only_run(config: Config, world: World) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT, noted: the ranks agree on the step after which they stop."""
+    """SIGTERM and SIGINT, noted: the ranks agree on the step after which they stop.
+
+    Another one, some seconds later, ends a step that does not: one that waits for data from a store that is silent.
+    (A Ctrl-C under torchrun comes twice at once, from the terminal and from torchrun.)
+    """
     noted: list[int] = []
-    before = {
-        number: signal.signal(number, lambda got, _: noted.append(got)) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    times: list[float] = []
+
+    def note(number: int, _: object) -> None:
+        if times and time.monotonic() - times[0] > PATIENCE_SECONDS:
+            raise KeyboardInterrupt
+        noted.append(number)
+        times.append(time.monotonic())
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield noted
     finally:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -96,8 +97,6 @@ def test_a_term_signal_writes_a_checkpoint_and_another_number_of_ranks_goes_on(
 
 def _children(pid: int) -> list[tuple[int, str]]:
     """Processes below one, with their command lines."""
-    import psutil
-
     return [(child.pid, " ".join(child.cmdline())) for child in psutil.Process(pid).children(recursive=True)]
 
 
@@ -112,6 +111,23 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_never_killed(dataset
     assert run(config(dataset, tmp_path / "killed", **options)) == whole
     ours, theirs = final_weights(tmp_path / "killed"), final_weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_rank_ends_the_others_with_a_word_and_no_traceback(
+    dataset: MadeDataset, tmp_path: Path, killed: int
+) -> None:
+    long = {"schedule__steps": 4000, "evaluate__every": 4000}
+    process = start(tmp_path, config(dataset, tmp_path / "run", **long), ranks=2)
+    wait_for_steps(tmp_path / "run", 5, process)
+    ranks = [psutil.Process(pid) for pid, command in _children(process.pid) if "-m trainer" in command]
+    (lost,) = (each for each in ranks if each.environ()["RANK"] == str(killed))
+    lost.kill()
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode != 0
+    assert f"rank {1 - killed}: another rank has ended or does not answer" in said
+    assert "in accumulate_gradients" not in said
+    assert "in agree" not in said
 
 
 def test_a_second_run_in_the_same_folder_is_refused(dataset: MadeDataset, tmp_path: Path) -> None:

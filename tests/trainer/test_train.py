@@ -1,5 +1,6 @@
 """Whole runs on one process: resumed, in pieces, with spikes, with what users get wrong."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -279,6 +280,19 @@ def test_a_resumed_run_says_what_was_changed(
     assert "schedule.steps: 20 in the checkpoint, 24 now" in events(tmp_path, "resume")[-1]["note"]
     run(config(dataset, tmp_path, schedule__steps=28, optimizer__learning_rate=0.001))
     assert "learning_rate" not in events(tmp_path, "resume")[-1]["note"]
+
+
+def test_a_second_signal_ends_a_run_that_does_not_stop_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(trainer.train.time, "monotonic", lambda: now[0])
+    with trainer.train._stop_signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        now[0] += 0.1  # torchrun hands on what the terminal has sent already
+        signal.raise_signal(signal.SIGTERM)
+        assert signals == [signal.SIGINT, signal.SIGTERM]
+        now[0] += 6
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_no_checkpoint_is_written_of_weights_that_are_not_finite(
