@@ -259,7 +259,7 @@ def test_a_shipped_recipe_is_found_by_its_name_only(tmp_path: Path, capsys: pyte
     assert "no such file, and no shipped recipe; did you mean quickstart?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("pattern", ["ledger/*", "index/documents/*", "index/urls/*"])
+@pytest.mark.parametrize("pattern", ["ledger/*", "index/documents/*", "index/urls/*", "recipe-*", "tokenizer-*"])
 def test_a_dataset_with_a_file_missing_or_cut_is_not_up_to_date(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str
 ) -> None:
@@ -269,10 +269,12 @@ def test_a_dataset_with_a_file_missing_or_cut_is_not_up_to_date(
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     assert run(recipe, out) == 1
-    assert f"{path.name}: it has {len(whole) - 1:,} bytes, not {len(whole):,}: copy it again" in capsys.readouterr().err
+    assert path.name in capsys.readouterr().err
     path.unlink()
     assert run(recipe, out) == 1
-    assert f"{path.name}: it is missing: copy it again" in capsys.readouterr().err
+    assert path.name in capsys.readouterr().err
+    path.write_bytes(whole)
+    assert run(recipe, out) == 0
 
 
 def test_a_corrupt_shard_is_named(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -308,7 +310,7 @@ def test_nothing_is_copied_from_a_corrupt_shard_into_the_next_generation(
     checked(out, capsys)
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "flipped"])
 def test_any_damaged_file_of_a_dataset_is_named(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
@@ -326,8 +328,12 @@ def test_any_damaged_file_of_a_dataset_is_named(
         (path,) = out.glob(pattern)
         whole = path.read_bytes()
         path.unlink()
+        half = len(whole) // 2
         if damage == "cut":
-            path.write_bytes(whole[: len(whole) // 2])
+            path.write_bytes(whole[:half])
+        elif damage == "flipped":
+            path.write_bytes(whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :])
+            commands = [again]  # those that only look read no digests
         for command in commands:
             capsys.readouterr()
             assert main(command) == 1, (pattern, command[0])

@@ -21,7 +21,7 @@ from trainer.model import Transformer
 from trainer.order import Order, slice_of
 from trainer.parallel import World, join_world
 from trainer.plan import plan_summary
-from trainer.resolve import Resolved, resolve
+from trainer.resolve import Resolved, check_files, resolve
 from trainer.state import RunState, check_order, first_state
 from trainer.tell import validation_sets
 
@@ -57,6 +57,7 @@ def _order(config: Config) -> tuple[Resolved, Order, RunState | None]:
 def planned(config: Config, world: int, gpu: str | None, mfu: float) -> dict[str, Any]:
     """What `plan` tells of a run on `world` processes: on the named device, or the one that is here."""
     run = resolve(frozen(config)[0], world)
+    check_files(run)
     if gpu is None and config.device != "cpu" and torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
     return plan_summary(run, gpu, mfu)

@@ -180,7 +180,7 @@ def _selective() -> Any:
 
 def lost_peer(error: RuntimeError) -> bool:
     """Whether a collective call failed for want of another rank. Gloo has no exception of its own."""
-    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+    return isinstance(error, dist.DistError) or "/gloo/transport/" in str(error)
 
 
 def local_part(tensor: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from trainer.packed import with_packed_rows
 from trainer.schedule import Schedule
 from trainer.shards import Shards, concatenate
 
-__all__ = ["Resolved", "resolve"]
+__all__ = ["Resolved", "check_files", "resolve"]
 
 WHOLE = 64  # a vocabulary and a feed-forward are rounded up to a multiple of this, which matrix units like
 
@@ -94,6 +94,15 @@ def resolve(config: Config, world: int = 1) -> Resolved:
         raise ConfigError(str(error)) from None
 
 
+def check_files(run: Resolved) -> None:
+    """Open the files that a run is to be measured on, before its first step. Raises ConfigError, StorageError."""
+    for name, uri in run.config.evaluate.files.items():
+        with file_of(f"evaluate.files.{name}"):
+            if any(name in phase.shards.sources for phase in run.phases):
+                raise ValueError("this is the name of a source, which is measured too: choose another")
+            read_text(uri)
+
+
 def _resolve(config: Config, world: int) -> Resolved:
     rules: dict[str, str] = {}
     opened: dict[tuple[str, int | None], Dataset] = {}
@@ -102,7 +111,6 @@ def _resolve(config: Config, world: int) -> Resolved:
     model = _model(config, first, rules)
     batch = config.data.global_batch or _batch(config, model, shards, rules)
     _check_prompts(config, first[0], model)
-    _check_files(config, shards)
     phases = _phases(config.data, batch, shards, opened, rules)
     _check_world(phases, world)
     steps = _steps(config, phases, rules)
@@ -256,15 +264,6 @@ def _check_prompts(config: Config, dataset: Dataset, model: ModelConfig) -> None
                 f"evaluate.prompts: {prompt[:40]!r} has {tokens} tokens, and with evaluate.new_tokens="
                 f"{config.evaluate.new_tokens} it exceeds the sequence of {model.max_positions}: shorten one of them"
             )
-
-
-def _check_files(config: Config, shards: Shards) -> None:
-    """Files to be measured on are read here, not first after hours."""
-    if taken := sorted({*config.evaluate.files} & {*shards.sources}):
-        raise ValueError(f"evaluate.files: {taken[0]!r} is the name of a source, which is measured too: choose another")
-    for name, uri in config.evaluate.files.items():
-        with file_of(f"evaluate.files.{name}"):
-            read_text(uri)
 
 
 def _round_up(number: int, rules: dict[str, str], key: str, what: str) -> int:

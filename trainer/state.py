@@ -84,21 +84,15 @@ def check_fits(state: RunState, started: RunState, order: Order, where: str) -> 
     `started` is the state that the configuration would begin with. Schedules, sizes of the world and of micro-batches
     and what is logged may differ.
     """
-    _check(("order", "seed", "model", "optimizer", "datasets"), state, started, where)
-    check_order(state, started, order, where)
+    _check(("order", "seed", "model", "optimizer", "datasets"), state, started, order, where)
 
 
 def check_order(state: RunState, started: RunState, order: Order, where: str) -> None:
     """Raises ConfigError when the samples that a checkpoint was trained on are not those of `order`."""
-    _check(("order", "seed", "datasets"), state, started, where)
-    if state.plan and state.plan != order.plan_digest(state.batch):
-        raise ConfigError(
-            f"{where}: the phases that began before batch {state.batch} (batch size, sequence length, packing, "
-            "weights, generation) are not those that it was trained with: mend data, or choose another output"
-        )
+    _check(("order", "seed", "datasets"), state, started, order, where)
 
 
-def _check(names: Sequence[str], state: RunState, started: RunState, where: str) -> None:
+def _check(names: Sequence[str], state: RunState, started: RunState, order: Order, where: str) -> None:
     found = [
         line
         for name in names
@@ -107,6 +101,11 @@ def _check(names: Sequence[str], state: RunState, started: RunState, where: str)
     if found:
         raise ConfigError(
             f"{where} is of another run: {'; '.join(found)}. Mend the configuration, or choose another output"
+        )
+    if state.plan and state.plan != order.plan_digest(state.batch):
+        raise ConfigError(
+            f"{where}: the phases that began before batch {state.batch} (batch size, sequence length, packing, "
+            "weights, generation) are not those that it was trained with: mend data, or choose another output"
         )
 
 

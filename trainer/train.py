@@ -26,7 +26,7 @@ from trainer.model import IGNORED, Transformer
 from trainer.optim import Optimizers, clip_by_global_norm
 from trainer.order import Order, roll
 from trainer.parallel import World, join_world, local_part, lost_peer
-from trainer.resolve import Resolved, resolve
+from trainer.resolve import Resolved, check_files, resolve
 from trainer.spikes import SpikeRule, Verdict
 from trainer.state import RunState, check_fits, first_state
 from trainer.stream import TokenBatch, TokenStream
@@ -74,6 +74,7 @@ def train(config: Config) -> int:
     with join_world(config.parallel, config.device) as world, _only_run(config, world), _stop_signals() as signals:
         run = resolve(frozen(config)[0], world.size)
         check_memory(run, world)
+        check_files(run)
         t = begin(run, world, signals)
         try:
             return loop(t)

@@ -96,6 +96,13 @@ def _tokens_of(data: bytes, rows: NDArray[np.integer]) -> list[Tokens]:  # type:
     return taken
 
 
+def _size(uri: str) -> int | None:
+    try:
+        return storage.stat(uri).size
+    except FileNotFoundError:
+        return None
+
+
 def check_sizes(dataset: str, shards: pa.Table, files: pa.Table) -> None:
     """Raise DatasetError for a file in use that is missing or of another size: listings, nothing is read."""
     found = {
@@ -103,12 +110,10 @@ def check_sizes(dataset: str, shards: pa.Table, files: pa.Table) -> None:
         for folder in ("shards", "ledger", "index")
         for file in storage.list_files(storage.join(dataset, folder))
     }
-    in_use = shards.filter(pc.is_null(shards["retired_in"]))
-    listed = files.filter(pc.match_substring(files["path"], "/"))  # recipe and tokenizer are read, and checked then
-    for table in (in_use, listed):
+    for table in (shards.filter(pc.is_null(shards["retired_in"])), files):
         for row in table.select(["path", "bytes"]).to_pylist():
             uri = storage.join(dataset, row["path"])
-            if found.get(uri) != row["bytes"]:
-                size = found.get(uri)
+            size = found.get(uri) if "/" in row["path"] else _size(uri)
+            if size != row["bytes"]:
                 has = "is missing" if size is None else f"has {plural(size, 'byte')}, not {row['bytes']:,}"
                 raise DatasetError(f"{uri}: it {has}: {CURE}")

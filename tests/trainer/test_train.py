@@ -330,7 +330,7 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(
         ),
         ({"model__heads": 3}, r"heads"),
         ({"schedule__warmup_steps": 50}, r"warmup_steps=50 exceeds steps=20"),
-        ({"evaluate__files": {"web": "README.md"}}, r"'web' is the name of a source, .*: choose another"),
+        ({"evaluate__files": {"web": "README.md"}}, r"evaluate\.files\.web: this is the name of a source"),
         ({"evaluate__files": {"mine": "/nope.txt"}}, r"evaluate\.files\.mine: /nope\.txt: no such file"),
         ({"evaluate__files": {"mine": "/dev/null"}}, r"evaluate\.files\.mine: /dev/null: the file is empty"),
         ({"evaluate__files": {"mine": "pipeline/assets/lid.176.ftz"}}, r"lid\.176\.ftz: not UTF-8 text"),
