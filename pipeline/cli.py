@@ -138,9 +138,9 @@ def _size(text: str) -> int:
 def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False) -> Iterator:  # type: ignore[type-arg]
     """The job that the command line asks for; holds the lock on its output unless `dry`."""
     from pipeline.curate import Job
-    from pipeline.runtime.jobs import cancel_recorded_job
+    from pipeline.ingest.work_cleanup import swept_work
+    from pipeline.runtime.cluster_jobs import cancel_recorded_job
     from pipeline.runtime.options import runner
-    from pipeline.runtime.sweep import swept_work
     from schemas import storage
     from schemas.lock import writer_lock
     from schemas.recipe import RecipeError, load_recipe
@@ -184,8 +184,8 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
     from pipeline.curate import curate
     from pipeline.report.report import write_report
+    from pipeline.select.decision.funnel import funnel_lines, load_funnel
     from pipeline.select.files import decision_root
-    from pipeline.select.funnel import funnel_lines, load_funnel
 
     with _job(options, beam_options) as job:
         manifest = curate(job)
@@ -202,7 +202,7 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
 def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
     from pipeline.curate import plan
-    from pipeline.estimate import plan_lines, plan_summary
+    from pipeline.plan_summary import plan_lines, plan_summary
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)
@@ -213,10 +213,10 @@ def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
+    from pipeline.compatibility import recorded_verdicts
     from pipeline.curate import decide, load_measured, plan
     from pipeline.report.decisions import decision_diff
-    from pipeline.same import recorded_verdicts
-    from pipeline.select.funnel import funnel_lines
+    from pipeline.select.decision.funnel import funnel_lines
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)
@@ -241,7 +241,7 @@ def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 
 def _explain(options: argparse.Namespace, _: list[str]) -> None:
-    from pipeline.story import explain
+    from pipeline.explain import explain
 
     print(explain(options.dataset, options.work, options.document, options.generation))
 
@@ -253,7 +253,7 @@ def _report(options: argparse.Namespace, _: list[str]) -> None:
 
 
 def _verify(options: argparse.Namespace, _: list[str]) -> int:
-    from pipeline.pack.verify import verify, verify_lines
+    from pipeline.pack.verify.verify import verify, verify_lines
 
     result = verify(options.dataset, options.generation)
     print(json.dumps(result, indent=1, sort_keys=True) if options.json else "\n".join(verify_lines(result)))
@@ -268,7 +268,7 @@ def _files(options: argparse.Namespace, _: list[str]) -> None:
 
 
 def _diff(options: argparse.Namespace, _: list[str]) -> int:
-    from pipeline.compare import diff
+    from pipeline.diff import diff
 
     same, lines = diff(options.a, options.b)
     print("\n".join(lines))
@@ -278,7 +278,7 @@ def _diff(options: argparse.Namespace, _: list[str]) -> int:
 def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
     from pipeline.curate import decide, load_measured, plan
-    from pipeline.pack.tokenizer import train_from_parts
+    from pipeline.pack.tokenize.tokenizer import train_from_parts
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)
@@ -288,7 +288,7 @@ def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> No
 
 
 def _tokenizer_inspect(options: argparse.Namespace, _: list[str]) -> None:
-    from pipeline.pack.tokenizer import inspect
+    from pipeline.pack.tokenize.tokenizer import inspect
 
     print(inspect(options.file, options.text))
 

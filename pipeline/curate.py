@@ -14,25 +14,25 @@ from typing import TextIO
 
 import apache_beam as beam
 
+from pipeline.compatibility import check_same_dataset, up_to_date
 from pipeline.ingest.parts import asset_digests, fingerprint, ingest_task, load_parts, stage_versions
 from pipeline.ingest.plan import check_abutting, plan_tasks
 from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
+from pipeline.ingest.work_cleanup import swept_work
 from pipeline.measure.assets import check_assets
-from pipeline.measure.signals import SIGNAL_NAMES, resolve_rules
-from pipeline.pack.copies import check_sizes
+from pipeline.measure.registry import SIGNAL_NAMES, resolve_rules
 from pipeline.pack.pack import pack
 from pipeline.pack.previous import Previous, load_previous
-from pipeline.pack.tokenizer import check_tokenizer
-from pipeline.report.names import meaning
+from pipeline.pack.reuse_shards import check_sizes
+from pipeline.pack.tokenize.tokenizer import check_tokenizer
+from pipeline.report.labels import meaning
 from pipeline.runtime.progress import ProgressLine
-from pipeline.runtime.sweep import swept_work
-from pipeline.same import check_same_dataset, up_to_date
-from pipeline.select.order import check_preferences
+from pipeline.select.decision.survivor_order import check_preferences
 from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, select, verdict_uri
 from schemas.arrow import document_schema
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
-from schemas.words import plural
+from schemas.text_format import plural
 
 __all__ = [
     "Decided",

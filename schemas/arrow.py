@@ -32,7 +32,7 @@ EDIT = pa.struct(
     [
         _required("start", pa.uint32()),  # first byte of the span in the stored text
         _required("length", pa.uint32()),  # bytes replaced
-        _required("replacement", pa.uint16()),  # row of `pipeline.ingest.edits.REPLACEMENTS`; 0 deletes
+        _required("replacement", pa.uint16()),  # row of `pipeline.text.edits.REPLACEMENTS`; 0 deletes
     ]
 )
 

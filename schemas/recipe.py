@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from schemas.sections import ConfigError as RecipeError
-from schemas.sections import Section, load_model
+from schemas.config_model import ConfigError as RecipeError
+from schemas.config_model import Section, load_model
 
 __all__ = [
     "Edits",

@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from schemas import stores
+from schemas import object_stores
 
 __all__ = ["RemoteFile"]
 
@@ -69,7 +69,7 @@ class RemoteFile(io.RawIOBase):
         else:
             data = self._get(self._position, length)
         if len(data) != length:
-            raise stores.StorageError(
+            raise object_stores.StorageError(
                 f"{self.uri}: {len(data)} bytes of {length} came at {self._position}: shorter than announced"
             )
         self._start, self._window = self._position, memoryview(data)
@@ -79,7 +79,7 @@ class RemoteFile(io.RawIOBase):
             self._ahead = (end, following, _in_thread(self._get, end, following))
 
     def _get(self, start: int, length: int) -> bytes:
-        return stores.get_range(self.uri, start, length, self.tag)
+        return object_stores.get_range(self.uri, start, length, self.tag)
 
     def close(self) -> None:
         self._window, self._ahead = memoryview(b""), None

@@ -1,7 +1,7 @@
 """Files by URI: a local path, s3://, gs://, az:// or http(s)://, all through the same few functions.
 
 The one module that both packages use to read and write. Local files are plain Python, so that nothing but the
-standard library stands between a laptop and its disk; buckets go through `schemas/stores.py`.
+standard library stands between a laptop and its disk; buckets go through `schemas/object_stores.py`.
 
 Every write is atomic: readers see the whole file or none. What a user can mend (a bucket that does not exist,
 missing credentials, a full disk) is a StorageError with one line that names the URI, the cause and the cure.
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from schemas import folders, stores
+from schemas import local_files, object_stores
+from schemas.object_stores import Refused, StorageError
 from schemas.remote_file import RemoteFile
-from schemas.stores import Refused, StorageError
 
 __all__ = [
     "Refused",
@@ -61,22 +61,22 @@ def local_path(uri: str) -> Path | None:
 
     Raises ValueError for a scheme that nobody knows, and for a bucket without a name.
     """
-    path = folders.path_of(uri)
+    path = local_files.path_of(uri)
     if path is None:
-        stores.check_uri(uri)
+        object_stores.check_uri(uri)
     return path
 
 
 def check_output(uri: str) -> None:
     """Raise ValueError where nothing can ever be written: on a web server, or under a scheme that nobody knows."""
     if local_path(uri) is None:
-        stores.check_uri(uri, writes=True)
+        object_stores.check_uri(uri, writes=True)
 
 
 def stat(uri: str) -> Stat:
     """Size and tag of a file. Raises FileNotFoundError."""
     path = local_path(uri)
-    size, tag = folders.stat(uri, path) if path is not None else stores.head(uri)
+    size, tag = local_files.stat(uri, path) if path is not None else object_stores.head(uri)
     return Stat(uri, size, tag)
 
 
@@ -95,7 +95,7 @@ def list_files(prefix: str) -> list[Stat]:
     Buckets are listed in pages. Files that `write` has not finished are left out. HTTP has no listing: StorageError.
     """
     path = local_path(prefix)
-    found = folders.walk(prefix, path) if path is not None else stores.list_objects(prefix)
+    found = local_files.walk(prefix, path) if path is not None else object_stores.list_objects(prefix)
     return sorted(Stat(uri, size, tag) for uri, size, tag in found)
 
 
@@ -103,8 +103,8 @@ def read(uri: str) -> bytes:
     """The whole file in memory."""
     path = local_path(uri)
     if path is None:
-        return stores.get(uri)
-    with folders.faults(uri):
+        return object_stores.get(uri)
+    with local_files.faults(uri):
         return path.read_bytes()
 
 
@@ -114,8 +114,8 @@ def read_range(uri: str, start: int, length: int) -> bytes:
         raise ValueError(f"{uri}: range start={start} length={length}: neither may be negative")
     path = local_path(uri)
     if path is None:
-        return stores.get_range(uri, start, length) if length else b""
-    with folders.faults(uri), path.open("rb") as file:
+        return object_stores.get_range(uri, start, length) if length else b""
+    with local_files.faults(uri), path.open("rb") as file:
         file.seek(start)
         return file.read(length)
 
@@ -130,7 +130,7 @@ def open_input(uri: str) -> BinaryIO:
     if path is None:
         found = stat(uri)
         return io.BufferedReader(RemoteFile(uri, found.size, found.tag), BUFFER_BYTES)  # type: ignore[return-value]
-    with folders.faults(uri):
+    with local_files.faults(uri):
         return path.open("rb", buffering=BUFFER_BYTES)
 
 
@@ -142,18 +142,18 @@ def write(uri: str, data: "bytes | Path", create_only: bool = False) -> None:
     """
     path = local_path(uri)
     if path is None:
-        stores.put(uri, data, create_only)
+        object_stores.put(uri, data, create_only)
     else:
-        folders.write(uri, path, data, create_only)
+        local_files.write(uri, path, data, create_only)
 
 
 def delete(uri: str) -> None:
     """Remove a file; one that is not there is no error, as on object stores."""
     path = local_path(uri)
     if path is None:
-        stores.delete(uri)
+        object_stores.delete(uri)
         return
-    with folders.faults(uri):
+    with local_files.faults(uri):
         path.unlink(missing_ok=True)
 
 
@@ -170,7 +170,7 @@ def fetch(uri: str, directory: "str | Path") -> Path:
     digest = hashlib.sha256(f"{uri}\0{found.size}\0{found.tag}".encode()).hexdigest()[:16]
     copy = Path(directory) / f"{digest}-{uri.split('?')[0].rpartition('/')[2]}"
     if not copy.exists():
-        with folders.faults(str(copy)):
+        with local_files.faults(str(copy)):
             _download(uri, found, copy)
     return copy
 
@@ -178,7 +178,7 @@ def fetch(uri: str, directory: "str | Path") -> Path:
 def _download(uri: str, found: Stat, copy: Path) -> None:
     """Stream a remote file to `copy`, which appears when it is whole."""
     copy.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = copy.with_name(folders.unfinished_name(copy.name, secrets.token_hex(8)))
+    unfinished = copy.with_name(local_files.unfinished_name(copy.name, secrets.token_hex(8)))
     try:
         with unfinished.open("wb") as file:
             for block in read_blocks(found):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.measure.signals import resolve_rules
+from pipeline.measure.registry import resolve_rules
 from schemas.recipe import load_recipe
 
 DATA = Path(__file__).parent / "data"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from schemas.sections import ConfigError
+from schemas.config_model import ConfigError
 from trainer.build import build_model, tensors_of
 from trainer.checkpoint import Checkpoints, newest_extra
 from trainer.config import Config

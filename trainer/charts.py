@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from schemas.words import brief, count, escape
+from schemas.text_format import brief, count, escape
 
 __all__ = ["STYLE", "Line", "Mark", "heat_map", "line_chart"]
 

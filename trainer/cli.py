@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from schemas.config_model import ConfigError
 from schemas.manifest import DatasetError
-from schemas.sections import ConfigError
 from schemas.storage import StorageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.sections import Section, load_model
+from schemas.config_model import Section, load_model
 from schemas.storage import check_output, local_path
 
 __all__ = [
@@ -234,6 +234,6 @@ class Config(Section):
 def load_config(path: str, overrides: Iterable[str] = ()) -> Config:
     """The configuration at `path`, changed by `key.path=value` overrides.
 
-    Raises schemas.sections.ConfigError with the place and the nearest known name.
+    Raises schemas.config_model.ConfigError with the place and the nearest known name.
     """
     return load_model(path, Config, overrides)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from schemas import storage
-from schemas.sections import ConfigError
+from schemas.config_model import ConfigError
 from trainer.model import ModelConfig, Transformer, fill, parameter_name
 
 __all__ = ["Words", "check_free", "export", "hugging_face_config", "load_weights", "model_config", "read_config"]

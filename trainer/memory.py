@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from schemas.sections import ConfigError
-from schemas.words import bits
+from schemas.config_model import ConfigError
+from schemas.text_format import bits
 from trainer.devices import host_memory
 from trainer.loss import LOGITS_OF_A_CHUNK
 from trainer.model import ModelConfig, num_parameters

@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from schemas.words import brief, duration
+from schemas.text_format import brief, duration
 
 __all__ = ["Meter", "Metrics", "cut_back", "log_line", "read_events"]
 

@@ -24,7 +24,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from schemas.sections import ConfigError
+from schemas.config_model import ConfigError
 from trainer.config import Parallel
 
 __all__ = ["World", "inference", "join_world", "local_part", "lost_peer", "parallelize"]

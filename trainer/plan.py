@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from schemas.words import bits, brief, count, duration, plural
+from schemas.text_format import bits, brief, count, duration, plural
 from trainer.cache import smallest_cache
 from trainer.dataset import ShardFiles
 from trainer.devices import DEVICES, Device, find_device

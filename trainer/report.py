@@ -7,8 +7,8 @@ from statistics import fmean, median
 from typing import Any
 
 from schemas import storage
-from schemas.page import page
-from schemas.words import bits, brief, count, duration, escape, number, plural, share
+from schemas.html_page import page
+from schemas.text_format import bits, brief, count, duration, escape, number, plural, share
 from trainer.charts import STYLE as CHART_STYLE
 from trainer.charts import Line, Mark, heat_map, line_chart
 from trainer.metrics import METRICS, read_events

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from schemas.config_model import ConfigError, file_of
 from schemas.manifest import DatasetError
-from schemas.sections import ConfigError, file_of
 from trainer.config import Config, Data, PhaseChange
 from trainer.dataset import Dataset, open_dataset
 from trainer.evaluate import read_text

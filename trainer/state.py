@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from schemas.sections import ConfigError
+from schemas.config_model import ConfigError
 from trainer.order import ORDER_VERSION, Order
 
 if TYPE_CHECKING:

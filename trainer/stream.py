@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
+from schemas.config_model import ConfigError
 from schemas.manifest import DatasetError
-from schemas.sections import ConfigError
 from schemas.storage import StorageError
 from trainer.cache import Cache, smallest_cache
 from trainer.config import CacheOptions

@@ -10,7 +10,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from schemas import folders, storage
+from schemas import local_files, storage
 
 __all__ = ["PartFile"]
 
@@ -77,7 +77,7 @@ class PartFile:
             self._writer.write_batch(batch)
 
     def _faults(self) -> "contextlib.AbstractContextManager[None]":
-        return folders.faults(str(self._path))
+        return local_files.faults(str(self._path))
 
 
 class _HashedFile:
@@ -110,7 +110,7 @@ def _scratch_path(uri: str) -> Path:
     path = storage.local_path(uri)
     token = secrets.token_hex(8)
     if path is None:
-        return Path(tempfile.gettempdir()) / folders.unfinished_name("gristmill-part", token)
-    with folders.faults(uri):
+        return Path(tempfile.gettempdir()) / local_files.unfinished_name("gristmill-part", token)
+    with local_files.faults(uri):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(folders.unfinished_name(path.name, token))
+    return path.with_name(local_files.unfinished_name(path.name, token))

@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.ingest.attempt import PartMaker
-from pipeline.ingest.extract import extract_version
+from pipeline.ingest.extract.html import extract_version
+from pipeline.ingest.part_writer import PartMaker
 from pipeline.ingest.receipts import PartRef, Piece, Receipt, Task
 from pipeline.ingest.records import ConservationError
 from pipeline.measure.language import asset_path

@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 import xxhash
 
-from pipeline.ingest.compression import EXTENSIONS, HEAD_BYTES, find_codec
-from pipeline.ingest.jsonl import looks_like_jsonl
-from pipeline.ingest.parquet import WHOLE, row_group_bytes
+from pipeline.ingest.bytes.compression import EXTENSIONS, HEAD_BYTES, find_codec
+from pipeline.ingest.formats.jsonl import looks_like_jsonl
+from pipeline.ingest.formats.parquet import WHOLE, row_group_bytes
 from pipeline.ingest.read import check_pieces
 from pipeline.ingest.receipts import Piece, PieceReceipt, Receipt, Task
 from schemas import storage
 from schemas.recipe import Read, Source, canonical_json
 from schemas.storage import Stat
-from schemas.words import plural
+from schemas.text_format import plural
 
 __all__ = ["check_abutting", "format_of", "plan_tasks"]
 

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from pipeline.ingest.compression import HEAD_BYTES, Codec, dictionary_of, find_codec, zstd_codec
-from pipeline.ingest.decoded import Decoded, FrameSource, PlainBytes
-from pipeline.ingest.frames import Frames
-from pipeline.ingest.jsonl import LineRecords, looks_like_jsonl
-from pipeline.ingest.parquet import ParquetRows
-from pipeline.ingest.plain import PlainRecords, line_boundary
-from pipeline.ingest.probe import Boundaries, Probe
+from pipeline.ingest.bytes.compression import HEAD_BYTES, Codec, dictionary_of, find_codec, zstd_codec
+from pipeline.ingest.bytes.decoded_stream import Decoded, FrameSource, PlainBytes
+from pipeline.ingest.bytes.frame_boundaries import Boundaries, Probe
+from pipeline.ingest.bytes.frames import Frames
+from pipeline.ingest.formats.jsonl import LineRecords, looks_like_jsonl
+from pipeline.ingest.formats.parquet import ParquetRows
+from pipeline.ingest.formats.plain_boundaries import PlainRecords, line_boundary
+from pipeline.ingest.formats.warc import WarcRecords
+from pipeline.ingest.formats.warc_headers import ARC, WARC, Format
 from pipeline.ingest.receipts import Piece, PieceReceipt
 from pipeline.ingest.records import LEDGER_TYPES, ConservationError, Record
-from pipeline.ingest.warc import WarcRecords
-from pipeline.ingest.warc_headers import ARC, WARC, Format
 from schemas import storage
 from schemas.recipe import Read, Source
 

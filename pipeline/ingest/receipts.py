@@ -3,7 +3,7 @@
 import builtins
 from dataclasses import asdict, dataclass
 
-from schemas.sealed import seal, unseal
+from schemas.checksummed_json import seal, unseal
 
 __all__ = ["PartRef", "Piece", "PieceReceipt", "Receipt", "Task"]
 

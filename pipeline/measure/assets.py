@@ -1,11 +1,10 @@
 """The files that a recipe names to measure with: found out to be wrong before anything runs, not hours later."""
 
+from pipeline.measure.fasttext.model import FastTextModel
+from pipeline.measure.language import BUILTIN, asset_path
+from pipeline.measure.urls import BlockList
+from schemas.config_model import file_of
 from schemas.recipe import Measure
-from schemas.sections import file_of
-
-from .fasttext import FastTextModel
-from .language import BUILTIN, asset_path
-from .urls import BlockList
 
 __all__ = ["check_assets"]
 

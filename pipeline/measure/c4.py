@@ -1,7 +1,7 @@
 """C4's rules for the lines that its rewriting (c4_lines.py) has left.
 
 Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning", section 2.2, in datatrove 0.10's reading.
-Differs: sentences are counted with the tokens of tokens.py, where datatrove takes spaCy's.
+Differs: sentences are counted with the tokens of word_tokenizer.py, where datatrove takes spaCy's.
 An empty text has 0 for every signal; it is dropped as `c4.too_few_sentences`.
 """
 
@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels import njit
-
-from .counts import Counts, Rule, Signal, columns
-from .tokens import BEGINS_LINE, FULL_STOP, ONLY_PUNCTUATION
+from pipeline.measure.counts import Counts, Rule, Signal, columns
+from pipeline.numba_kernels import njit
+from pipeline.text.word_tokenizer import BEGINS_LINE, FULL_STOP, ONLY_PUNCTUATION
 
 __all__ = ["RULES", "SIGNALS", "count_sentences"]
 

@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels import kernel, njit, types
+from pipeline.numba_kernels import kernel, njit, types
+from pipeline.text.utf8 import BYTES, INDEXES, LINE_END, SPACE, TABLE, TABLE_TYPE
+from pipeline.text.word_tokenizer import decode_text
 from schemas.recipe import C4Lines
-
-from .chars import BYTES, INDEXES, LINE_END, SPACE, TABLE, TABLE_TYPE
-from .tokens import decode_text
 
 __all__ = ["rewrite_lines"]
 
-DELETION, NEWLINE_REPLACEMENT = np.int64(0), np.int64(1)  # rows of pipeline.ingest.edits.REPLACEMENTS
+DELETION, NEWLINE_REPLACEMENT = np.int64(0), np.int64(1)  # rows of pipeline.text.edits.REPLACEMENTS
 END_MARKS = ".?!\"'"
 END_MARK_POINTS = np.array([ord(mark) for mark in END_MARKS], np.int32)
 

@@ -19,7 +19,7 @@ class Counts(NamedTuple):
     """The counts of a batch, an array with one int64 a text each; characters are code points."""
 
     # View raw: Gopher's quality rules
-    tokens: Any  # words and punctuation, tokens.py
+    tokens: Any  # words and punctuation, word_tokenizer.py
     words: Any  # tokens that are not symbols alone
     word_characters: Any  # characters of words
     alphabetic_tokens: Any  # tokens with a letter

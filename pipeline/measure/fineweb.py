@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels import njit
-
-from .chars import SPACE, TERMINAL
-from .counts import Counts, Rule, Signal, columns, ratio
-from .repetition import insert, span_hash, table_size
+from pipeline.measure.counts import Counts, Rule, Signal, columns, ratio
+from pipeline.measure.repetition import insert, span_hash, table_size
+from pipeline.numba_kernels import njit
+from pipeline.text.utf8 import SPACE, TERMINAL
 
 __all__ = ["RULES", "SIGNALS", "count_text_lines"]
 

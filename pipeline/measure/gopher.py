@@ -1,7 +1,7 @@
 """Gopher's quality rules: is this running text?
 
 Source: Rae et al. 2021, "Scaling Language Models: Methods, Analysis & Insights from Training Gopher", appendix A.1, in
-datatrove 0.10's reading. Differs: tokens are those of tokens.py, where datatrove takes spaCy's.
+datatrove 0.10's reading. Differs: tokens are those of word_tokenizer.py, where datatrove takes spaCy's.
 An empty text has 0 for every signal; it is dropped as `gopher.too_few_words`.
 """
 
@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels import njit
-
-from .chars import LINE_END, SPACE
-from .counts import Counts, Rule, Signal, columns, ratio
-from .tokens import ALPHABETIC, STOP_WORD_SHIFT, WORD_TOKEN
+from pipeline.measure.counts import Counts, Rule, Signal, columns, ratio
+from pipeline.numba_kernels import njit
+from pipeline.text.utf8 import LINE_END, SPACE
+from pipeline.text.word_tokenizer import ALPHABETIC, STOP_WORD_SHIFT, WORD_TOKEN
 
 __all__ = ["RULES", "SIGNALS", "count_lines", "count_words"]
 

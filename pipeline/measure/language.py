@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.ingest.edits import text_buffers
+from pipeline.measure.counts import Counts, Rule, Signal
+from pipeline.measure.fasttext.model import FastTextModel
+from pipeline.text.edits import text_buffers
 from schemas import storage
-
-from .counts import Counts, Rule, Signal
-from .fasttext import FastTextModel
 
 __all__ = ["RULES", "SIGNALS", "LanguageModel", "asset_path"]
 

@@ -7,21 +7,20 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pipeline.ingest.edits import apply_edits, compose_edits, make_edits, text_buffers
-from pipeline.kernels import kernel, njit, types
+from pipeline.measure import c4, c4_lines, fineweb, gopher, repetition
+from pipeline.measure.counts import COLUMNS, Counts
+from pipeline.measure.fasttext.model import FASTTEXT_VERSION
+from pipeline.measure.language import LanguageModel
+from pipeline.measure.minhash.sign import MINHASH_VERSION, sign
+from pipeline.measure.pii import mask
+from pipeline.measure.registry import SIGNALS
+from pipeline.measure.urls import BlockList
+from pipeline.numba_kernels import kernel, njit, types
+from pipeline.text.edits import apply_edits, compose_edits, make_edits, text_buffers
+from pipeline.text.utf8 import BYTES, CHARS_VERSION, INDEXES, TABLE, TABLE_TYPE
+from pipeline.text.word_tokenizer import TOKENS_VERSION, collect_tokens, decode_text, mark_tokens
 from schemas.arrow import HASH
 from schemas.recipe import Edits, Measure
-
-from . import c4, c4_lines, fineweb, gopher, repetition
-from .chars import BYTES, CHARS_VERSION, INDEXES, TABLE, TABLE_TYPE
-from .counts import COLUMNS, Counts
-from .fasttext import FASTTEXT_VERSION
-from .language import LanguageModel
-from .mask import mask
-from .minhash import MINHASH_VERSION, sign
-from .signals import SIGNALS
-from .tokens import TOKENS_VERSION, collect_tokens, decode_text, mark_tokens
-from .urls import BlockList
 
 __all__ = ["MEASURE_VERSION", "Measurer"]
 

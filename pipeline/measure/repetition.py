@@ -4,7 +4,7 @@ Source: Rae et al. 2021, appendix A.1 and table A1, in datatrove 0.10's reading:
 first, shares of characters are of the whole text with its spaces, and the most frequent n-gram counts even if it
 occurs once.
 Differs: n-grams are told apart by a 64-bit hash of their tokens, where datatrove joins the tokens without spaces for
-n >= 5; tokens are those of tokens.py. An empty text has 0 for every signal.
+n >= 5; tokens are those of word_tokenizer.py. An empty text has 0 for every signal.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels import njit
-
-from .chars import SPACE
-from .counts import Counts, Rule, Signal, columns, ratio
-from .words import HASH_FACTOR, HASH_START, SHIFT_32, mix64
+from pipeline.measure.counts import Counts, Rule, Signal, columns, ratio
+from pipeline.measure.minhash.words import HASH_FACTOR, HASH_START, SHIFT_32, mix64
+from pipeline.numba_kernels import njit
+from pipeline.text.utf8 import SPACE
 
 __all__ = ["RULES", "SIGNALS", "count_ngrams", "count_segments", "insert", "span_hash", "table_size"]
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 import xxhash
 
+from pipeline.measure.counts import Counts, Rule, Signal
 from schemas import storage
-
-from .counts import Counts, Rule, Signal
 
 __all__ = ["RULES", "SIGNALS", "BlockList", "host_of"]
 

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.ingest.edits import apply_edits
 from pipeline.pack.files import open_arrow, read_columns
-from pipeline.pack.plan import PackPart
+from pipeline.pack.groups import PackPart
+from pipeline.text.edits import apply_edits
 from schemas.manifest import DatasetError
 
 __all__ = ["bytes_column", "fixed_rows", "order_keys", "part_batches", "read_verdicts", "texts_of"]

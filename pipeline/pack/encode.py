@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.pack.copies import OldRows, OldShards
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts, texts_of
-from pipeline.pack.encoder import Encoder
 from pipeline.pack.files import arrow_bytes, load_receipt, save_receipt, write_work
-from pipeline.pack.plan import PackGroup, Plan
+from pipeline.pack.groups import PackGroup, Plan
+from pipeline.pack.reuse_shards import OldRows, OldShards
 from pipeline.pack.shards import Documents, Places, tags_of, write_shards
+from pipeline.pack.tokenize.encoder import Encoder
 from pipeline.runtime.progress import Reporter
 from schemas import storage
 from schemas.manifest import DatasetError

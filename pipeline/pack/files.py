@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from schemas import storage
+from schemas.checksummed_json import seal, unseal
 from schemas.generation import FileRef
 from schemas.manifest import DatasetError, file_digest
-from schemas.sealed import seal, unseal
 
 __all__ = ["arrow_bytes", "load_receipt", "open_arrow", "read_columns", "save_receipt", "write_once", "write_work"]
 

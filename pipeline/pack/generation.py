@@ -14,7 +14,7 @@ import yaml
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError
 from pipeline.pack.files import write_once
-from pipeline.pack.plan import Plan
+from pipeline.pack.groups import Plan
 from pipeline.pack.previous import Previous
 from schemas import storage
 from schemas.arrow import FILES, INPUTS

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.measure.shingles import SHINGLES_VERSION
+from pipeline.measure.minhash.shingles import SHINGLES_VERSION
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts
 from pipeline.pack.files import arrow_bytes, write_once
-from pipeline.pack.plan import PackGroup, Plan
+from pipeline.pack.groups import PackGroup, Plan
 from pipeline.pack.shards import cut
 from schemas.arrow import INDEX_DOCUMENTS, INDEX_URLS, near_index_schema
 from schemas.generation import FileRef

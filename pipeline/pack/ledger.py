@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.ingest.edits import REPLACEMENTS
 from pipeline.pack.documents import read_verdicts
 from pipeline.pack.files import load_receipt, open_arrow, read_columns, save_receipt, write_once, write_work
+from pipeline.pack.groups import PackGroup, PackPart, Plan
 from pipeline.pack.index import document_rows, near_file, url_rows
-from pipeline.pack.plan import PackGroup, PackPart, Plan
+from pipeline.text.edits import REPLACEMENTS
 from schemas import storage
 from schemas.arrow import LEDGER
 from schemas.manifest import DatasetError, file_digest, named_by_content

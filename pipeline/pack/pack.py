@@ -15,15 +15,15 @@ import apache_beam as beam
 from pipeline.ingest.receipts import PartRef, PieceReceipt
 from pipeline.pack.encode import stage_version
 from pipeline.pack.generation import make_generation
+from pipeline.pack.groups import Plan, pack_parts, plan_pack, save_plan
 from pipeline.pack.ledger import LEDGER_VERSION
-from pipeline.pack.plan import Plan, pack_parts, plan_pack, save_plan
 from pipeline.pack.previous import Previous
-from pipeline.pack.tokenizer import settle_tokenizer
+from pipeline.pack.tokenize.tokenizer import settle_tokenizer
 from pipeline.pack.transforms import PackGroups, result_path
 from schemas import storage
 from schemas.manifest import Manifest, commit
 from schemas.recipe import Recipe
-from schemas.words import plural
+from schemas.text_format import plural
 
 __all__ = ["pack"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.pack.documents import bytes_column, order_keys
 from pipeline.pack.files import arrow_bytes, write_once
-from pipeline.pack.plan import Plan
+from pipeline.pack.groups import Plan
 from schemas.arrow import tokens_schema
 from schemas.manifest import file_digest
 from schemas.packing import packed_rows

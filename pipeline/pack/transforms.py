@@ -12,13 +12,13 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
-from pipeline.pack.copies import OldShards
 from pipeline.pack.encode import encode_group
-from pipeline.pack.encoder import Encoder
+from pipeline.pack.groups import Plan, load_plan
 from pipeline.pack.index import index_digits, index_kind, old_index_rows, partition, write_index
 from pipeline.pack.ledger import write_ledger
-from pipeline.pack.numbers import number_shards, shards_in_use
-from pipeline.pack.plan import Plan, load_plan
+from pipeline.pack.reuse_shards import OldShards
+from pipeline.pack.shard_numbering import number_shards, shards_in_use
+from pipeline.pack.tokenize.encoder import Encoder
 from pipeline.pack.validation import merge_validation
 from pipeline.runtime.progress import Reporter
 from schemas import storage

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipeline.pack.copies import OldShards
 from pipeline.pack.encode import PLACES, places_batch
 from pipeline.pack.files import arrow_bytes, load_receipt, open_arrow, save_receipt, write_work
-from pipeline.pack.plan import PackGroup, Plan, safe_name
+from pipeline.pack.groups import PackGroup, Plan, safe_name
+from pipeline.pack.reuse_shards import OldShards
 from pipeline.pack.shards import Documents, Places, write_shards
 from schemas import storage
 

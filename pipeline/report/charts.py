@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from math import isqrt, log10
 
-from pipeline.report.facts import Facts
-from schemas.words import brief, count, escape, plural
+from pipeline.report.report_data import Facts
+from schemas.text_format import brief, count, escape, plural
 
 __all__ = ["Column", "cluster_chart", "columns_chart", "half_octave", "length_chart", "similarity_chart"]
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.measure.signals import ResolvedRule, resolve_rules
+from pipeline.measure.registry import ResolvedRule, resolve_rules
 from pipeline.report.dataset import Parts
 from schemas.recipe import Recipe
-from schemas.words import number
+from schemas.text_format import number
 
 __all__ = ["Check", "RuleYield", "bound_of", "check_document", "rule_yields"]
 

@@ -21,7 +21,7 @@ from schemas import storage
 from schemas.generation import Manifest
 from schemas.manifest import CURE, DatasetError, read_files, read_inputs, read_manifest, read_named, read_shards
 from schemas.recipe import Recipe, stored_recipe
-from schemas.words import plural
+from schemas.text_format import plural
 
 __all__ = ["Dataset", "Parts", "Place", "open_dataset", "open_parts", "reading"]
 

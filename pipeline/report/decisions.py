@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.ingest.receipts import PartRef
 from schemas import storage
-from schemas.words import plural
+from schemas.text_format import plural
 
 __all__ = ["Changes", "decision_diff"]
 

@@ -3,7 +3,7 @@
 import difflib
 import re
 
-from schemas.words import escape
+from schemas.text_format import escape
 
 __all__ = ["mark_difference"]
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.dataset import Dataset, Place
-from pipeline.report.facts import Sample
-from pipeline.report.gather import Chosen, keys_of
+from pipeline.report.report_data import Sample
+from pipeline.report.scan_ledgers import Chosen, keys_of
 
 __all__ = ["find_clusters", "find_documents", "find_records", "sample_of"]
 

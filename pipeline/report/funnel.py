@@ -7,8 +7,8 @@ scaled picture would be too small to read on a phone.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.report.facts import Drop, Facts
-from schemas.words import count, escape, plural, share
+from pipeline.report.report_data import Drop, Facts
+from schemas.text_format import count, escape, plural, share
 
 __all__ = ["Step", "funnel_picture", "steps"]
 

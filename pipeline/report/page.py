@@ -1,13 +1,13 @@
 """The report's page: one file without scripts, links to the outside or anything fetched."""
 
-from pipeline.report.cards import cluster_cards, damage_list, dropped_samples, kept_samples, pair_cards
 from pipeline.report.charts import cluster_chart, length_chart, similarity_chart
-from pipeline.report.facts import Facts
+from pipeline.report.document_cards import cluster_cards, damage_list, dropped_samples, kept_samples, pair_cards
 from pipeline.report.funnel import funnel_picture
+from pipeline.report.report_data import Facts
 from pipeline.report.style import STYLE
 from pipeline.report.tables import inputs_table, languages_table, rules_table, tokens_table
-from schemas.page import page
-from schemas.words import count, escape, plural, share
+from schemas.html_page import page
+from schemas.text_format import count, escape, plural, share
 
 __all__ = ["render"]
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from pipeline.report.checks import rule_yields
 from pipeline.report.dataset import Dataset, Parts, Place, open_dataset, open_parts
-from pipeline.report.facts import Cluster, Drop, Facts, Input, Pair, Sample, Tokens
 from pipeline.report.find import find_clusters, find_documents, sample_of
 from pipeline.report.funnel import STAGES
-from pipeline.report.gather import Fate, Tally, tally
-from pipeline.report.names import meaning
+from pipeline.report.labels import meaning
 from pipeline.report.page import render
-from pipeline.report.texts import final_texts
+from pipeline.report.report_data import Cluster, Drop, Facts, Input, Pair, Sample, Tokens
+from pipeline.report.sample_texts import final_texts
+from pipeline.report.scan_ledgers import Fate, Tally, tally
 from schemas import storage
 
 __all__ = ["gather_facts", "write_report"]

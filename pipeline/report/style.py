@@ -1,4 +1,4 @@
-"""What the dataset's report adds to the house's style sheet (`schemas/page.py`): the funnel, verdicts, differences."""
+"""What the dataset report adds to the shared style sheet (`schemas/html_page.py`): funnel, verdicts, differences."""
 
 __all__ = ["STYLE"]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.facts import Drop, Facts, Input, Tokens
 from pipeline.report.funnel import STAGES
-from pipeline.report.names import language_name
-from schemas.words import bits, breakable, count, escape, number, share
+from pipeline.report.labels import language_name
+from pipeline.report.report_data import Drop, Facts, Input, Tokens
+from schemas.text_format import bits, breakable, count, escape, number, share
 
 __all__ = ["bar", "inputs_table", "languages_table", "rules_table", "tokens_table"]
 

@@ -21,10 +21,10 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from pipeline.runtime.cluster_jobs import RecordedPipeline
 from pipeline.runtime.cores import cores
-from pipeline.runtime.jobs import RecordedPipeline
 from schemas import storage
-from schemas.words import plural
+from schemas.text_format import plural
 
 __all__ = ["flink_job_server_jar", "runner"]
 

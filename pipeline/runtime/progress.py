@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
-from schemas.words import plural
+from schemas.text_format import plural
 
 __all__ = ["ProgressLine", "Reporter"]
 

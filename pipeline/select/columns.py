@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.ingest.receipts import PartRef
+from pipeline.select.files import fixed_bytes
+from pipeline.select.rows import SHIFT, address
 from schemas import storage
-
-from .files import fixed_bytes
-from .rows import SHIFT, address
 
 __all__ = ["PartColumns", "Parts", "as_ids", "halves", "scratch"]
 

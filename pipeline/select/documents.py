@@ -6,16 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from pipeline.measure.signals import resolve_rules
+from pipeline.measure.registry import resolve_rules
+from pipeline.select.context import Decision
+from pipeline.select.decision.survivor_order import order_keys, preference_keys
+from pipeline.select.exact.record_identity import final_ids
+from pipeline.select.files import read_table
+from pipeline.select.near.bands import band_hashes
+from pipeline.select.rows import SHIFT, address
+from pipeline.select.rules import Judged, judge
 from schemas import storage
-
-from .bands import band_hashes
-from .decision import Decision
-from .files import read_table
-from .order import order_keys, preference_keys
-from .records import final_ids
-from .rows import SHIFT, address
-from .rules import Judged, judge
 
 __all__ = ["COPIES", "Documents"]
 

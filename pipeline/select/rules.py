@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.measure.signals import ResolvedRule
-
-from .columns import PartColumns
-from .records import alive, final_ids
+from pipeline.measure.registry import ResolvedRule
+from pipeline.select.columns import PartColumns
+from pipeline.select.exact.record_identity import alive, final_ids
 
 __all__ = ["EMPTY", "FIRST_RULE", "INGEST", "PASSED", "SAME_RECORD", "Judged", "judge", "reasons"]
 

@@ -21,24 +21,23 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.ingest.receipts import PartRef
-from pipeline.measure.signals import resolve_rules
+from pipeline.measure.registry import resolve_rules
+from pipeline.select.columns import Parts
+from pipeline.select.context import Decision
+from pipeline.select.decision.funnel import Funnel, add_up, load_funnel
+from pipeline.select.decision.split import recorded_batch
+from pipeline.select.decision.survivor_order import check_preferences
+from pipeline.select.decision.verdict import CloseDecision, WriteVerdicts
+from pipeline.select.exact.copies import TextRows, WriteCopies
+from pipeline.select.exact.equality_join import LinkEqual, SpreadParts
+from pipeline.select.exact.record_identity import RecordRows, WriteIdentities
+from pipeline.select.files import decision_root, write_batch
+from pipeline.select.near.bands import choose_bands
+from pipeline.select.near.choose_survivors import JoinClusters
+from pipeline.select.near.near import FindEdges, WriteShingleSets
+from pipeline.select.rows import BUCKET_ROW, EQUAL_ROW
 from schemas import storage
 from schemas.recipe import Near, Recipe, canonical_json
-
-from .bands import choose_bands
-from .clusters import JoinClusters
-from .columns import Parts
-from .decision import Decision
-from .equal import LinkEqual, SpreadParts
-from .exact import TextRows, WriteCopies
-from .files import decision_root, write_batch
-from .funnel import Funnel, add_up, load_funnel
-from .near import FindEdges, WriteShingleSets
-from .order import check_preferences
-from .records import RecordRows, WriteIdentities
-from .rows import BUCKET_ROW, EQUAL_ROW
-from .split import recorded_batch
-from .verdict import CloseDecision, WriteVerdicts
 
 __all__ = ["SELECT_VERSION", "Funnel", "decision_digest", "plan_decision", "select", "verdict_uri"]
 

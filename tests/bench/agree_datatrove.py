@@ -81,9 +81,9 @@ def ours(texts: list[str]) -> tuple[dict[str, list[bool]], dict[str, list[str]]]
     """Verdicts by the names that the peer uses, and the texts that C4 has left."""
     import pyarrow as pa
 
-    from pipeline.ingest.edits import apply_edits
     from pipeline.measure.measure import Measurer
-    from pipeline.measure.signals import RULES
+    from pipeline.measure.registry import RULES
+    from pipeline.text.edits import apply_edits
     from schemas.recipe import C4Lines, Edits, Measure
 
     column = pa.array(texts, pa.large_string())

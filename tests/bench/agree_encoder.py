@@ -17,9 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from pipeline.pack.bpe import describe_tokenizer, load_tokenizer
-from pipeline.pack.encoder import Encoder
-from pipeline.pack.pretokens import PATTERNS
+from pipeline.pack.tokenize.encoder import Encoder
+from pipeline.pack.tokenize.pretokens import PATTERNS
+from pipeline.pack.tokenize.train_bpe import describe_tokenizer, load_tokenizer
 from schemas.recipe import TokenizerOptions
 from tests.bench.read_everything import read_file
 

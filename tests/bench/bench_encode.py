@@ -93,11 +93,11 @@ def read_texts(data: Path) -> list[str]:
 
 
 def ours(folder: Path) -> Callable[[list[str]], Any]:
-    """`pipeline.pack.encoder.Encoder`, from a column to the arrays that go into shards, end-of-text included."""
+    """`pipeline.pack.tokenize.encoder.Encoder`, from a column to the arrays that go into shards."""
     import pyarrow as pa
 
-    from pipeline.pack.bpe import describe_tokenizer
-    from pipeline.pack.encoder import Encoder
+    from pipeline.pack.tokenize.encoder import Encoder
+    from pipeline.pack.tokenize.train_bpe import describe_tokenizer
     from schemas.recipe import TokenizerOptions
 
     data = (folder / "tokenizer.json").read_bytes()

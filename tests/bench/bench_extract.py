@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from resiliparse.extract.html2text import extract_plain_text
 
-from pipeline.ingest import attempt
-from pipeline.ingest.charset import decode_page
-from pipeline.ingest.extract import Extractor, extract_html, extract_page
+from pipeline.ingest import part_writer
+from pipeline.ingest.extract.charset import decode_page
+from pipeline.ingest.extract.html import Extractor, extract_html, extract_page
 from pipeline.ingest.parts import fingerprint, ingest_task
 from pipeline.ingest.plan import plan_tasks
 from pipeline.ingest.read import read_piece
@@ -109,12 +109,12 @@ def child(crawls: list[Path]) -> None:
 
 def batches(records: list[Record]) -> Iterator[list[Record]]:
     """As ingest makes them."""
-    batch = attempt.Batch()
+    batch = part_writer.Batch()
     for record in records:
         size = len(record.body or b"")
         if not batch.has_room(size):
             yield batch.records
-            batch = attempt.Batch()
+            batch = part_writer.Batch()
         batch.records.append(record)
         batch.size += size
     yield batch.records
@@ -182,9 +182,9 @@ def ingest(crawls: list[Path]) -> None:
     clock.wrap(LanguageModel, "predict", "measure: language")
     clock.wrap(Measurer, "measure", "measure: the rest")
     clock.wrap(Measurer, "__init__", "load models")
-    clock.wrap(attempt, "_record_columns", "columns")
-    clock.wrap(attempt.PartFile, "write", "write")
-    clock.wrap(attempt.PartFile, "publish", "write")
+    clock.wrap(part_writer, "_record_columns", "columns")
+    clock.wrap(part_writer.PartFile, "write", "write")
+    clock.wrap(part_writer.PartFile, "publish", "write")
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as work:
         ingest_task(tasks[0], recipe, warm)
         ended, wall = children_seconds(), time.perf_counter()

@@ -20,9 +20,9 @@ import datasketch
 import numpy as np
 import pyarrow as pa
 
-from pipeline.ingest.edits import text_buffers
-from pipeline.measure.minhash import sign, sign_shingles
-from pipeline.measure.shingles import text_shingles
+from pipeline.measure.minhash.shingles import text_shingles
+from pipeline.measure.minhash.sign import sign, sign_shingles
+from pipeline.text.edits import text_buffers
 from schemas.recipe import Minhash
 
 os.environ["RAYON_NUM_THREADS"] = "1"

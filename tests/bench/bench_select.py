@@ -20,14 +20,14 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from pipeline.ingest.edits import no_edits
 from pipeline.ingest.receipts import PartRef
-from pipeline.measure.signals import SIGNAL_NAMES
+from pipeline.measure.registry import SIGNAL_NAMES
 from pipeline.runtime.options import runner
 from pipeline.select.columns import as_ids
+from pipeline.select.decision.funnel import funnel_lines
 from pipeline.select.files import write_batch
-from pipeline.select.funnel import funnel_lines
 from pipeline.select.select import decision_digest, select
+from pipeline.text.edits import no_edits
 from schemas.arrow import document_schema
 from schemas.recipe import Recipe
 

@@ -23,7 +23,7 @@ import psutil
 from deploy.flink.cluster import Cluster
 from pipeline.ingest.receipts import PartRef
 from pipeline.runtime.options import runner
-from pipeline.select.funnel import Funnel
+from pipeline.select.decision.funnel import Funnel
 from pipeline.select.select import decision_digest, select
 from schemas.recipe import Recipe
 from tests.bench.bench_select import RULES, make_parts

@@ -47,9 +47,9 @@ def ours(texts: list[str], repeats: int = 5) -> dict[str, float]:
     import numpy as np
     import pyarrow as pa
 
-    from pipeline.ingest.edits import apply_edits, make_edits, text_buffers
     from pipeline.measure import c4_lines, measure
     from pipeline.measure.language import asset_path
+    from pipeline.text.edits import apply_edits, make_edits, text_buffers
     from schemas.recipe import C4Lines
 
     model = measure.LanguageModel("builtin:lid.176.ftz")

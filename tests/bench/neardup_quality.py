@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.ingest.edits import text_buffers
 from pipeline.ingest.receipts import PartRef
-from pipeline.measure.minhash import sign
-from pipeline.select.bands import choose_bands
+from pipeline.measure.minhash.sign import sign
+from pipeline.select.near.bands import choose_bands
 from pipeline.select.select import decision_digest, select, verdict_uri
+from pipeline.text.edits import text_buffers
 from schemas.recipe import Minhash, Near, Recipe
 from tests.select.made_parts import write_part
 

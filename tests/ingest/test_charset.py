@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from warcio.archiveiterator import ArchiveIterator
 
-from pipeline.ingest.charset import declared_in_page, decode_page, encoding_of_label
+from pipeline.ingest.extract.charset import declared_in_page, decode_page, encoding_of_label
 
 CRAWL = Path(__file__).parents[3] / "shared/data/warc/crawl"
 RUSSIAN = "<p>Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему."

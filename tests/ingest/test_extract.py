@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ingest.extract import EMPTY, Extracted, Extractor, extract_html, extract_page, extract_version, storable
+from pipeline.ingest.extract.html import (
+    EMPTY,
+    Extracted,
+    Extractor,
+    extract_html,
+    extract_page,
+    extract_version,
+    storable,
+)
 from pipeline.ingest.read import read_piece
 from pipeline.ingest.receipts import Piece
 from pipeline.ingest.records import Record

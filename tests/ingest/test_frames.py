@@ -11,14 +11,14 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.compression import GZIP, ZSTD, find_codec
-from pipeline.ingest.decoded import Decoded
-from pipeline.ingest.frames import Frame, Frames
-from pipeline.ingest.probe import SOUND, Probe
+from pipeline.ingest.bytes.compression import GZIP, ZSTD, find_codec
+from pipeline.ingest.bytes.decoded_stream import Decoded
+from pipeline.ingest.bytes.frame_boundaries import SOUND, Probe
+from pipeline.ingest.bytes.frames import Frame, Frames
+from pipeline.ingest.formats.warc_headers import WARC
 from pipeline.ingest.read import check_pieces
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError, Record
-from pipeline.ingest.warc_headers import WARC
 from schemas.recipe import Read
 from tests.ingest.archives import (
     CONTAINERS,
@@ -171,7 +171,7 @@ def test_in_the_rest_of_a_damaged_frame_no_record_begins(tmp_path: Path) -> None
 def test_in_a_large_frame_that_is_sound_the_digest_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.ingest.frames.HOLD_BYTES", 1000)
+    monkeypatch.setattr("pipeline.ingest.bytes.frames.HOLD_BYTES", 1000)
     wrong = [warc("response", http(noise(300)), WARC_Block_Digest="sha1:" + "A" * 32)] * 3
     wrong += [page(number).replace(b"sha1:", b"md5:") for number in range(3)]
     pages = [*wrong, *long_pages()]
@@ -289,7 +289,7 @@ def test_a_cut_inside_an_archived_archive_is_not_taken_in(tmp_path: Path, name: 
 def test_a_boundary_inside_an_archived_archive_is_refused_with_a_cure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for module in ("probe", "plain"):
+    for module in ("bytes.frame_boundaries", "formats.plain_boundaries"):
         monkeypatch.setattr(f"pipeline.ingest.{module}.CHAIN_BYTES", 10_000)
     path, inner = tmp_path / name, archive(name)
     path.write_bytes(frame_of(name, warc("response", http(inner, "application/warc"))) + frame_of(name, PAGES[1]))

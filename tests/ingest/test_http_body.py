@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ingest.http_body import CODINGS, Dropped, decode_body, media_type, parse_response, sniff
+from pipeline.ingest.bytes.http_body import CODINGS, Dropped, decode_body, media_type, parse_response, sniff
 from schemas.recipe import Read
 
 PAGE = b"<html>" + "Grüße aus der Mühle. ".encode() * 200 + b"</html>"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ingest.parquet import WHOLE, row_group_bytes
+from pipeline.ingest.formats.parquet import WHOLE, row_group_bytes
 from pipeline.ingest.read import check_pieces, read_piece
 from pipeline.ingest.receipts import Piece, PieceReceipt
 from pipeline.ingest.records import Record

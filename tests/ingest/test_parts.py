@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from pipeline.ingest import attempt, part_file, parts
+from pipeline.ingest import part_file, part_writer, parts
 from pipeline.ingest.parts import fingerprint, ingest_task, load_parts, stage_versions
 from pipeline.ingest.plan import plan_tasks
 from pipeline.ingest.receipts import Receipt, Task
@@ -43,7 +43,7 @@ def with_parts_of(part_bytes: int, recipe: Recipe) -> Recipe:
 def _small_batches() -> Iterator[None]:
     """Batches of some kilobytes, so that small inputs make many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attempt, "BATCH_BYTES", 16 << 10)
+        patch.setattr(part_writer, "BATCH_BYTES", 16 << 10)
         yield
 
 
@@ -171,11 +171,11 @@ def test_equal_input_gives_equal_parts_wherever_it_lies(tmp_path: Path) -> None:
 
 PERTURBED = """
 import sys
-from pipeline.ingest import attempt
+from pipeline.ingest import part_writer
 from pipeline.ingest.parts import fingerprint, ingest_task
 from pipeline.ingest.plan import plan_tasks
 from schemas.recipe import Recipe
-attempt.BATCH_BYTES = 16 << 10
+part_writer.BATCH_BYTES = 16 << 10
 recipe = Recipe.model_validate_json(sys.argv[1])
 (task,) = plan_tasks(recipe.sources, recipe.read, fingerprint(recipe))
 print(*(receipt.sha256 for receipt in ingest_task(task, recipe, sys.argv[2])))
@@ -231,7 +231,7 @@ def test_what_is_there_is_not_made_again(
 ) -> None:
     recipe, task, work, receipts = rolled
     work = copy_of(work, tmp_path / "work")
-    monkeypatch.setattr(attempt, "read_piece", forbid)
+    monkeypatch.setattr(part_writer, "read_piece", forbid)
     assert ingest_task(task, recipe, str(work)) == receipts
 
 
@@ -244,13 +244,13 @@ def test_a_killed_task_goes_on_behind_its_last_receipt(
     for receipt in receipts[kept:]:
         (work / "receipts" / f"{task.key}-{receipt.number:03d}.json").unlink()
     extracted: list[str] = []
-    submit = attempt.Extractor.submit
+    submit = part_writer.Extractor.submit
 
-    def counting(self: attempt.Extractor, records: list[Any]) -> None:
+    def counting(self: part_writer.Extractor, records: list[Any]) -> None:
         extracted.extend(record.record_id for record in records)
         submit(self, records)
 
-    monkeypatch.setattr(attempt.Extractor, "submit", counting)
+    monkeypatch.setattr(part_writer.Extractor, "submit", counting)
     again = ingest_task(task, recipe, str(work))
     assert again[:kept] == receipts[:kept]
     assert contents(again) == contents(receipts)
@@ -321,7 +321,7 @@ def test_an_attempt_goes_on_where_the_chosen_part_ends(
 def test_a_lost_row_breaks_the_task(long_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of(long_source)
     (task,) = tasks_of(recipe)
-    read_piece = attempt.read_piece
+    read_piece = part_writer.read_piece
 
     class Losing:
         def __init__(self, *arguments: Any) -> None:
@@ -334,7 +334,7 @@ def test_a_lost_row_breaks_the_task(long_source: Path, tmp_path: Path, monkeypat
         def receipt(self) -> Any:
             return self.reader.receipt
 
-    monkeypatch.setattr(attempt, "read_piece", Losing)
+    monkeypatch.setattr(part_writer, "read_piece", Losing)
     with pytest.raises(ConservationError, match=r"49 rows in its parts, 50 read in 1 of 1 pieces"):
         ingest_task(task, recipe, str(tmp_path))
 

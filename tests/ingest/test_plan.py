@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ingest.parquet import WHOLE
+from pipeline.ingest.formats.parquet import WHOLE
 from pipeline.ingest.plan import check_abutting, format_of, glob_pattern, plan_tasks
 from pipeline.ingest.read import read_piece
 from pipeline.ingest.receipts import Piece, PieceReceipt, Receipt, Task

@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.ingest.edits import apply_edits
 from pipeline.measure.measure import Measurer
-from pipeline.measure.signals import RULES
+from pipeline.measure.registry import RULES
+from pipeline.text.edits import apply_edits
 from schemas.recipe import Edits, Measure
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.edits import apply_edits, make_edits, text_buffers
 from pipeline.measure.c4_lines import rewrite_lines
+from pipeline.text.edits import apply_edits, make_edits, text_buffers
 from schemas.recipe import C4Lines, Edits
 from tests.measure.measuring import column, drops, final_text, measured
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.edits import text_buffers
-from pipeline.measure.fasttext import FastTextModel
+from pipeline.measure.fasttext.model import FastTextModel
 from pipeline.measure.language import asset_path
+from pipeline.text.edits import text_buffers
 from tests.measure.measuring import CHINESE, RUSSIAN, column
 
 SHIPPED = asset_path("builtin:lid.176.ftz")

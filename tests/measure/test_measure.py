@@ -5,10 +5,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.edits import apply_edits, text_buffers
 from pipeline.measure.measure import MEASURE_VERSION
-from pipeline.measure.minhash import sign
-from pipeline.measure.signals import SIGNAL_NAMES
+from pipeline.measure.minhash.sign import sign
+from pipeline.measure.registry import SIGNAL_NAMES
+from pipeline.text.edits import apply_edits, text_buffers
 from schemas.arrow import document_schema
 from schemas.recipe import C4Lines, Edits, Minhash
 from tests.measure.measuring import CHINESE, RUSSIAN, column, measured, measurer

@@ -10,9 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.edits import text_buffers
-from pipeline.measure.minhash import MINHASH_VERSION, as_minhash, sign, sign_shingles
-from pipeline.measure.shingles import (
+from pipeline.measure.minhash.shingles import (
     MAX_SPLIT,
     SHINGLE_FACTOR,
     shingle_hashes,
@@ -20,7 +18,9 @@ from pipeline.measure.shingles import (
     text_shingles,
     unit_hashes,
 )
-from pipeline.measure.words import word_hashes
+from pipeline.measure.minhash.sign import MINHASH_VERSION, as_minhash, sign, sign_shingles
+from pipeline.measure.minhash.words import word_hashes
+from pipeline.text.edits import text_buffers
 from schemas.recipe import Minhash
 
 MASK = (1 << 64) - 1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.measure.signals import RULES
+from pipeline.measure.registry import RULES
 from tests.measure.measuring import CHINESE, drops, measured
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.edits import text_buffers
-from pipeline.measure.words import word_hashes, words
+from pipeline.measure.minhash.words import word_hashes, words
+from pipeline.text.edits import text_buffers
 from tests.measure.measuring import column
 
 

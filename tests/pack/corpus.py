@@ -11,9 +11,9 @@ import pyarrow as pa
 import xxhash
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-from pipeline.ingest.edits import EDITS, apply_edits
 from pipeline.ingest.receipts import PartRef, PieceReceipt
 from pipeline.pack.pack import pack
+from pipeline.text.edits import EDITS, apply_edits
 from schemas.arrow import VERDICT, document_schema
 from schemas.manifest import Manifest
 from schemas.recipe import Recipe

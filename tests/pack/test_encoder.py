@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from pipeline.pack import bytepairs, encoder, pretokens, words
-from pipeline.pack.bpe import describe_tokenizer, load_tokenizer, train_bpe
-from pipeline.pack.encoder import Encoder
+from pipeline.pack.tokenize import bpe_kernel, encoder, pretokens, word_cache
+from pipeline.pack.tokenize.encoder import Encoder
+from pipeline.pack.tokenize.train_bpe import describe_tokenizer, load_tokenizer, train_bpe
 from schemas.recipe import TokenizerOptions
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -149,7 +149,7 @@ def test_of_a_repeated_merge_the_last_rank_counts():
 
 def test_a_full_cache_starts_anew(monkeypatch):
     expected = encode(ENCODERS["gpt2"], SAMPLE)
-    monkeypatch.setattr(bytepairs, "SLOTS", 16)
+    monkeypatch.setattr(bpe_kernel, "SLOTS", 16)
     small = encoder_of(OURS)
     assert encode(small, SAMPLE) == expected
     assert encode(small, SAMPLE[::-1]) == expected[::-1]
@@ -157,7 +157,7 @@ def test_a_full_cache_starts_anew(monkeypatch):
 
 def test_words_of_one_key_are_told_apart_by_their_bytes():
     # Two words of 16 bytes that the key's hash confuses: (a ^ a >> 32) * FACTOR ^ b is equal.
-    factor, all_ones = int(words.FACTOR), (1 << 64) - 1
+    factor, all_ones = int(word_cache.FACTOR), (1 << 64) - 1
     first, second = b"abcdefgh", b"abcdefgi"
 
     def mixed(half):
@@ -166,22 +166,22 @@ def test_words_of_one_key_are_told_apart_by_their_bytes():
 
     tail = b"qrstuvwx"
     other = (int.from_bytes(tail, "little") ^ mixed(first) ^ mixed(second)).to_bytes(8, "little")
-    cache = words.new_cache(16)
+    cache = word_cache.new_cache(16)
     texts = [first + tail, second + other]
     keys = []
     for number, text in enumerate(texts):
         chunks = np.frombuffer(text + bytes(24), np.uint64)
-        low, high = words.word_key(chunks, 0, 16)
+        low, high = word_cache.word_key(chunks, 0, 16)
         keys.append((int(low), int(high)))
-        slot = words.find_slot(cache, low, high, chunks, 0, 16)
+        slot = word_cache.find_slot(cache, low, high, chunks, 0, 16)
         assert cache.slots[slot, 3] == 0, "not taken for the one before"
-        words.remember(cache, low, high, chunks, 0, 16, np.array([number + 7], np.uint32), 0, 1)
+        word_cache.remember(cache, low, high, chunks, 0, 16, np.array([number + 7], np.uint32), 0, 1)
     assert keys[0] == keys[1]
     out = np.zeros(1, np.uint32)
     for number, text in enumerate(texts):
         chunks = np.frombuffer(text + bytes(24), np.uint64)
-        low, high = words.word_key(chunks, 0, 16)
-        assert words.recall(cache, words.find_slot(cache, low, high, chunks, 0, 16), out, 0) == 1
+        low, high = word_cache.word_key(chunks, 0, 16)
+        assert word_cache.recall(cache, word_cache.find_slot(cache, low, high, chunks, 0, 16), out, 0) == 1
         assert out[0] == number + 7
 
 
@@ -220,7 +220,7 @@ def test_a_library_with_other_letters_is_left_to_itself(monkeypatch):
     kinds[(int(blocks[0x10D50 >> 7]) << 7) + (0x10D50 & 127) :][:22] = pretokens.OTHER
     kinds.setflags(write=False)
     older = pretokens.KINDS._replace(kinds=kinds)
-    monkeypatch.setattr(bytepairs, "KINDS", older)
+    monkeypatch.setattr(bpe_kernel, "KINDS", older)
     monkeypatch.setattr(pretokens, "KINDS", older)
     assert not encoder_of(OURS).compiled
 

@@ -15,10 +15,10 @@ from apache_beam.typehints import typehints
 
 from pipeline.ingest.records import ConservationError
 from pipeline.pack import encode, ledger, transforms
-from pipeline.pack.bpe import TokenizerError
-from pipeline.pack.encoder import Encoder
 from pipeline.pack.previous import load_previous
-from pipeline.pack.verify import verify
+from pipeline.pack.tokenize.encoder import Encoder
+from pipeline.pack.tokenize.train_bpe import TokenizerError
+from pipeline.pack.verify.verify import verify
 from pipeline.runtime.options import runner
 from schemas.arrow import LEDGER, SHARDS
 from schemas.manifest import CommitRefused, DatasetError, file_digest, files, read_files, read_manifest, read_shards

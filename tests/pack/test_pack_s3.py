@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from pipeline.pack.previous import load_previous
-from pipeline.pack.verify import verify
+from pipeline.pack.verify.verify import verify
 from schemas import storage
 from tests.pack.corpus import Corpus, recipe, some_documents, tree
 

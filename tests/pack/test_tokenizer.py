@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from pipeline.pack.bpe import TokenizerError, _short_words, load_tokenizer, train_bpe
-from pipeline.pack.plan import pack_parts
-from pipeline.pack.sample import choose_sample
-from pipeline.pack.tokenizer import inspect, train_from_parts
+from pipeline.pack.groups import pack_parts
+from pipeline.pack.tokenize.sample import choose_sample
+from pipeline.pack.tokenize.tokenizer import inspect, train_from_parts
+from pipeline.pack.tokenize.train_bpe import TokenizerError, _short_words, load_tokenizer, train_bpe
 from schemas.manifest import read_manifest
 from schemas.recipe import TokenizerOptions
 from tests.pack.corpus import Corpus, Doc, final_text, recipe, some_documents
@@ -88,7 +88,7 @@ def test_endless_words_are_cut_and_others_train_as_ever():
 
 def test_a_trained_tokenizer_is_kept_for_a_rerun(corpus, tmp_path, monkeypatch):
     corpus.pack(recipe(), tmp_path / "one", work=tmp_path / "work")
-    monkeypatch.setattr("pipeline.pack.tokenizer.train_bpe", None)
+    monkeypatch.setattr("pipeline.pack.tokenize.tokenizer.train_bpe", None)
     corpus.pack(recipe(), tmp_path / "two", work=tmp_path / "work")
     one, two = (read_manifest(str(tmp_path / name)).tokenizer for name in ("one", "two"))
     assert one == two

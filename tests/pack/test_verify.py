@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.pack.verify import verify, verify_lines
+from pipeline.pack.verify.verify import verify, verify_lines
 from schemas.arrow import FILES, SHARDS
 from schemas.generation import FileRef
 from schemas.manifest import commit, file_digest, files, read_files, read_manifest, read_shards

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 from pipeline.report.charts import Column, cluster_chart, columns_chart, half_octave, length_chart
-from pipeline.report.facts import Facts
+from pipeline.report.report_data import Facts
 
 
 def test_columns_of_lengths_have_two_an_octave() -> None:

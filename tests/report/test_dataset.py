@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.ingest.receipts import PartRef, Receipt
 from pipeline.report.dataset import Place, open_dataset, open_parts
-from pipeline.report.gather import Chosen
 from pipeline.report.index import KEPT, index_digits, kept_documents, places_of_id
+from pipeline.report.scan_ledgers import Chosen
 from pipeline.select.columns import Parts as DecidedParts
 from pipeline.select.files import decision_root
 from schemas import storage

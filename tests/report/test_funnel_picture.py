@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.report.facts import Drop, Facts
 from pipeline.report.funnel import funnel_picture, steps
+from pipeline.report.report_data import Drop, Facts
 
 
 def facts_with(kept: int, *drops: Drop) -> Facts:

@@ -23,6 +23,6 @@ def test_a_workers_fault_is_found_in_the_text_that_reaches_the_driver() -> None:
     text = (
         "Error received from SDK harness: Traceback (most recent call last):\n  File x, line 3\n"
         "OSError: [Errno 28] No space left\n\nThe above exception was the direct cause:\n"
-        "schemas.stores.StorageError: out/x: the disk is full: free some space [while running 'IngestTasks-7']\n"
+        "schemas.object_stores.StorageError: out/x: the disk is full: free some space [while running 'IngestTasks-7']\n"
     )
     assert user_error(RuntimeError(text)) == ("out/x: the disk is full: free some space", 1)

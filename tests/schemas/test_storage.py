@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import folders, remote_file, storage, stores
+from schemas import local_files, object_stores, remote_file, storage
 from schemas.storage import StorageError
 from tests.servers import ROOT, web_server
 
@@ -180,7 +180,7 @@ def test_a_remote_file_reads_as_its_bytes_do(moves: list[tuple[int, int]], first
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote_file, "FIRST_BYTES", first)
         patch.setattr(remote_file, "WINDOW_BYTES", window)
-        patch.setattr(stores, "get_range", lambda uri, start, length, tag: content[start : start + length])
+        patch.setattr(object_stores, "get_range", lambda uri, start, length, tag: content[start : start + length])
         file = remote_file.RemoteFile("s3://b/x", len(content), "tag")
         for position, length in moves:
             file.seek(position)
@@ -197,7 +197,7 @@ def test_a_footer_costs_kilobytes(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((start, length))
         return bytes(length)
 
-    monkeypatch.setattr(stores, "get_range", get_range)
+    monkeypatch.setattr(object_stores, "get_range", get_range)
     file = remote_file.RemoteFile("s3://b/x", 1 << 30, "tag")
     file.seek(-8, os.SEEK_END)
     file.read(8)
@@ -246,7 +246,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(folders.os, "fsync", full)
+    monkeypatch.setattr(local_files.os, "fsync", full)
     with pytest.raises(StorageError, match=rf"{uri}: the disk is full \(1,000 bytes to write\): free some space"):
         storage.write(uri, bytes(1000))
     assert storage.read(uri) == b"old"
@@ -256,8 +256,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 def test_a_writer_killed_in_the_middle_leaves_no_listed_file(tmp_path: Path) -> None:
     # The fsync never returns: what is on disk then is what a kill leaves.
     script = (
-        "import os, sys; from schemas import folders, storage\n"
-        "folders.os.fsync = lambda descriptor: os._exit(9)\n"
+        "import os, sys; from schemas import local_files, storage\n"
+        "local_files.os.fsync = lambda descriptor: os._exit(9)\n"
         "storage.write(sys.argv[1], b'half')\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "x")], cwd=ROOT)

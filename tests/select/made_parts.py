@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from pipeline.ingest.edits import no_edits, text_buffers
 from pipeline.ingest.receipts import PartRef
-from pipeline.measure.minhash import sign
+from pipeline.measure.minhash.sign import sign
 from pipeline.select.files import fixed_bytes, write_batch
+from pipeline.text.edits import no_edits, text_buffers
 from schemas.arrow import document_schema
 from schemas.recipe import Minhash, Recipe
 

@@ -6,7 +6,7 @@ from datasketch.lsh import _optimal_param
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.select.bands import Bands, band_hashes, choose_bands
+from pipeline.select.near.bands import Bands, band_hashes, choose_bands
 from schemas.recipe import Near
 
 

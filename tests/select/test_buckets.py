@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.select import buckets as module
-from pipeline.select.buckets import bucket_edges, group_buckets
+from pipeline.select.near import buckets as module
+from pipeline.select.near.buckets import bucket_edges, group_buckets
 from pipeline.select.rows import SHIFT
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from pipeline.ingest.records import ConservationError
-from pipeline.select.decision import Decision
-from pipeline.select.funnel import Drop, Funnel, add_up, funnel_lines, load_funnel
-from pipeline.select.verdict import CloseDecision
+from pipeline.select.context import Decision
+from pipeline.select.decision.funnel import Drop, Funnel, add_up, funnel_lines, load_funnel
+from pipeline.select.decision.verdict import CloseDecision
 from tests.select.made_parts import make_recipe
 
 

@@ -12,8 +12,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, PipelineState
 from apache_beam.typehints.typehints import AnyTypeConstraint, TupleConstraint
 
-from pipeline.select.bands import Bands
-from pipeline.select.decision import Decision
+from pipeline.select.context import Decision
+from pipeline.select.near.bands import Bands
 from pipeline.select.select import _round_bytes
 from pipeline.select.select import _run as run
 from tests.select.made_parts import make_recipe

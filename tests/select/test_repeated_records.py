@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.select.columns import Parts, as_ids
-from pipeline.select.decision import KINDS
-from pipeline.select.equal import equal_groups, first_of_equals, link_equal
-from pipeline.select.records import _record_rows, identities
+from pipeline.select.context import KINDS
+from pipeline.select.exact.equality_join import equal_groups, first_of_equals, link_equal
+from pipeline.select.exact.record_identity import _record_rows, identities
 from pipeline.select.rows import EQUAL_ROW, LINK_ROW, SHIFT
 from tests.select.made_parts import digest, write_part
 

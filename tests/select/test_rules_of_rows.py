@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.measure.signals import resolve_rules
+from pipeline.measure.registry import resolve_rules
 from pipeline.select.columns import Parts
-from pipeline.select.records import IDENTITIES
+from pipeline.select.exact.record_identity import IDENTITIES
 from pipeline.select.rules import judge, reasons
 from tests.select.made_parts import make_recipe, write_part
 

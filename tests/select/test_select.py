@@ -10,7 +10,7 @@ import pytest
 import xxhash
 
 from pipeline.select.columns import as_ids
-from pipeline.select.funnel import funnel_lines, load_funnel
+from pipeline.select.decision.funnel import funnel_lines, load_funnel
 from pipeline.select.select import _local_pipeline as local_pipeline
 from pipeline.select.select import _run as run
 from pipeline.select.select import decision_digest, plan_decision, select, verdict_uri
@@ -47,8 +47,8 @@ def fates(rows):
 
 def share(a, b):
     """Share of equal hashes of two texts' signatures."""
-    from pipeline.ingest.edits import text_buffers
-    from pipeline.measure.minhash import sign
+    from pipeline.measure.minhash.sign import sign
+    from pipeline.text.edits import text_buffers
     from schemas.recipe import Minhash
 
     (x, y), _ = sign(*text_buffers(pa.array([a, b], pa.large_string())), Minhash())

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.select.columns import Parts, as_ids
-from pipeline.select.order import preference_keys
+from pipeline.select.decision.split import NO_SIDE, TRAIN, VALIDATION, Recorded, recorded_batch, sides_of_clusters
+from pipeline.select.decision.survivor_order import preference_keys
 from pipeline.select.rows import pack, partition_of
-from pipeline.select.split import NO_SIDE, TRAIN, VALIDATION, Recorded, recorded_batch, sides_of_clusters
 from tests.select.made_parts import write_part
 
 

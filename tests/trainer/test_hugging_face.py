@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from schemas.sections import ConfigError
+from schemas.config_model import ConfigError
 from trainer.generate import Sampling, generate
 from trainer.hugging_face import Words, export, hugging_face_config, load_weights, model_config, read_config
 from trainer.model import ModelConfig, Transformer

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.sections import ConfigError
+from schemas.config_model import ConfigError
 from tests.trainer.test_plan import LLAMA_2_7B, run_config
 from tests.trainer.tiny import config, learnable, written
 from trainer.cli import main

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import trainer.train
+from schemas.config_model import ConfigError
 from schemas.manifest import DatasetError
 from schemas.packing import packed_rows
-from schemas.sections import ConfigError
 from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
 from tests.trainer.tiny import (
     VOCABULARY,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.sections import load_model
+from schemas.config_model import load_model
 from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
 from trainer.checkpoint import find_checkpoints
 from trainer.config import Config

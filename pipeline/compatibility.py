@@ -1,0 +1,79 @@
+"""Whether a run goes on with the dataset that stands at its output, or was meant for another place."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.ingest.receipts import PartRef, Task
+from pipeline.pack.previous import Previous
+from pipeline.select.select import verdict_uri
+from schemas import storage
+from schemas.config_model import shown
+from schemas.manifest import read_named
+from schemas.recipe import Recipe, RecipeError, stored_recipe
+
+__all__ = ["check_same_dataset", "recorded_recipe", "recorded_verdicts", "up_to_date"]
+
+# What may change in a dataset's recipe: every document is decided again and the next generation is made.
+DECIDED_AGAIN = ("rules", "exact", "near", "prefer")
+SHOWN = 8  # differences told of another recipe
+
+
+def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]) -> None:
+    """Raise ValueError, with the differences, unless `recipe` decides the inputs of this dataset anew."""
+    place = previous.dataset
+    there, asked = recorded_recipe(previous).identity(), recipe.identity()
+    changed = list(_differences("", *(_without(each, DECIDED_AGAIN) for each in (there, asked))))
+    if changed:
+        rest = [f"and {len(changed) - SHOWN:,} more"] if len(changed) > SHOWN else []
+        title = f"{place} holds a dataset of another recipe: choose another --output, or set back (there -> here)"
+        raise RecipeError("\n  ".join([title, *changed[:SHOWN], *rest]))
+    read = {
+        (source, name)
+        for source, name in zip(*(previous.inputs[c].to_pylist() for c in ("source", "name")), strict=True)
+    }
+    found = {(task.source, piece.name) for task in tasks for piece in task.pieces}
+    for names, fault in (
+        (found - read, "does not hold {} that the recipe finds"),
+        (read - found, "holds {} that the recipe no longer finds"),
+    ):
+        if names:
+            source, name = min(names)
+            more = ", ..." if len(names) > 1 else ""
+            what = f"{len(names)} input file{'s' if more else ''} ({source}: {name}{more})"
+            raise ValueError(f"{place} {fault.format(what)}: a dataset keeps its inputs; choose another --output")
+
+
+def recorded_recipe(previous: Previous) -> Recipe:
+    """The recipe of a committed generation."""
+    path = next(path for path in previous.files["path"].to_pylist() if path.startswith("recipe-"))
+    return stored_recipe(read_named(previous.dataset, path))
+
+
+def recorded_verdicts(work: str, parts: Sequence[PartRef], previous: Previous) -> list[str] | None:
+    """Where the verdicts of the newest generation lie, a file a part; None where the work folder has them no more."""
+    decision = previous.manifest.decision
+    uris = [verdict_uri(work, decision, part.number) for part in parts]
+    return uris if all(storage.exists(uri) for uri in uris) else None
+
+
+def up_to_date(previous: Previous, recipe: Recipe, parts: Sequence[PartRef], code: Mapping[str, str]) -> bool:
+    """Whether the newest generation was made by this recipe and code from these parts."""
+    manifest = previous.manifest
+    return (
+        manifest.digests.recipe == recipe.digest()
+        and [part.sha256 for part in manifest.parts] == [part.sha256 for part in parts]
+        and all(manifest.code.get(name) == version for name, version in code.items())
+    )
+
+
+def _without(identity: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key not in keys}
+
+
+def _differences(key: str, there: Any, asked: Any) -> Iterator[str]:
+    """`read.part_bytes: 1 -> 2`, for each place where two values differ, in the order of the keys."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        for name in sorted({*there, *asked}):
+            yield from _differences(f"{key}.{name}" if key else name, there.get(name), asked.get(name))
+    elif there != asked:
+        yield f"{key}: {shown(there)} -> {shown(asked)}"

@@ -1,0 +1,227 @@
+"""`gristmill explain`: one document's whole story, from the archive it was read in to its place in a shard."""
+
+import datetime
+import re
+import textwrap
+import unicodedata
+from typing import Any
+
+from pipeline.report.checks import Check, check_document
+from pipeline.report.dataset import Dataset, Parts, Place, open_dataset, open_parts
+from pipeline.report.find import find_clusters, find_documents, find_records
+from pipeline.report.index import places_of_id, places_of_url
+from pipeline.report.labels import meaning
+from pipeline.report.sample_texts import final_texts
+from schemas.manifest import DatasetError
+from schemas.recipe import Recipe
+from schemas.text_format import bits, number, plural
+
+__all__ = ["explain"]
+
+CAPTURES = 5  # of one URL that are told in full
+TEXT_LINES, TEXT_WIDTH = 12, 100
+JOINERS = "\u200c\u200d"  # words of Persian and of Indian languages are written with them
+ALIKE = 5  # documents that a kept one stands for
+SCANNED_ROWS = 10_000_000  # rows of ledgers that are read to find them
+
+
+def explain(dataset: str, work: str | None, document: str, generation: int | None = None) -> str:
+    """The story of a document, told by URL, doc_id (32 hex digits) or record id; every capture of a URL.
+
+    Raises DatasetError where nothing of that name was read, naming like URLs that were.
+    """
+    opened = open_dataset(dataset, generation)
+    places = _places(opened, document)
+    if not places:
+        raise DatasetError(_not_found(opened, document))
+    parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
+    rows = opened.rows(places)
+    recipe = opened.recipe()
+    stories = [_story(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
+    if len(places) > 1:
+        stories.insert(
+            0,
+            f"{len(places):,} records of {document}" + (f"; the first {CAPTURES}:" if len(places) > CAPTURES else ":"),
+        )
+    return "\n\n".join(stories)
+
+
+def _places(dataset: Dataset, document: str) -> list[Place]:
+    """Where a document stands: by the indexes if they know it, else by reading the ledgers' columns of names."""
+    if re.fullmatch(r"[0-9a-fA-F]{32}", document):
+        doc_id = bytes.fromhex(document)
+        places = places_of_id(dataset, doc_id)
+        return places or list(find_documents(dataset, [doc_id]).values())
+    found = dataset.rows(places_of_url(dataset, document))
+    places = sorted(place for place, row in found.items() if row["url"] == document)
+    return places or find_records(dataset, document.removeprefix("<").removesuffix(">"))
+
+
+def _not_found(dataset: Dataset, document: str) -> str:
+    """What to say, with the spellings of a URL that were read."""
+    known = [
+        url
+        for url in _spellings(document)
+        if any(row["url"] == url for row in dataset.rows(places_of_url(dataset, url)).values())
+    ]
+    hint = (
+        f"; there is {', '.join(known)}"
+        if known
+        else ": give the URL as the archive has it, a doc_id (32 hex digits) or a record id"
+    )
+    return f"{dataset.uri}: generation {dataset.manifest.generation} read nothing called {document}{hint}"
+
+
+def _spellings(url: str) -> list[str]:
+    """The URL with another scheme, with and without www., with and without a slash at its end."""
+    bare = re.sub(r"^(https?://)?(www\.)?", "", url).rstrip("/")
+    variants = [
+        f"{scheme}://{www}{bare}{slash}" for scheme in ("https", "http") for www in ("", "www.") for slash in ("", "/")
+    ]
+    return [variant for variant in variants if variant != url]
+
+
+def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, row: dict[str, Any]) -> str:
+    part, part_row = dataset.part_of(place)
+    stored: dict[str, Any] | None = parts.take(part, [part_row])[1].to_pylist()[0] if part in parts else None
+    lines = [str(row["url"] or row["record_id"] or row["doc_id"].hex())]
+    lines += _fields(_identity(row, stored))
+    lines += _verdict(dataset, row)
+    if stored is None:
+        lines += ["", f"  measures and text are not available: {parts.missing}"]
+    elif stored["text"] is not None:
+        lines += [
+            "",
+            *_checks(check_document(recipe, stored) if recipe else []),
+            "",
+            *_text(final_texts(dataset, parts, [place])[place]),
+        ]
+    # What a crawl found may hold the codes that steer a terminal.
+    return "\n".join(map(_printable, lines))
+
+
+def _fields(pairs: list[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<10} {value}" for name, value in pairs if value]
+
+
+def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Where it was read and what it is."""
+    inside = f", {row['offset']:,} decoded bytes in" if row["offset"] else ""
+    pairs = [("document", row["doc_id"].hex()), ("record", row["record_id"] or "")]
+    pairs += [("read from", f"{row['source']}: {row['input']} at {row['position']:,}{inside}")]
+    if stored is not None:
+        date = _date(stored["date"]) if stored["date"] is not None else ""
+        status = f"status {stored['status']}" if stored["status"] is not None else ""
+        charset = f"charset {stored['charset']}" if stored["charset"] else ""
+        pairs += [("answer", ", ".join(filter(None, [date, status, stored["mime"], charset])))]
+    if row["num_bytes"] is not None:
+        words = f"{plural(row['num_words'], 'word')}, " if row["num_words"] is not None else ""
+        pairs += [("text", f"{words}{bits(row['num_bytes'])}, language {row['language'] or 'unknown'}")]
+        pairs += [("edits", _edits(row, stored))]
+    return pairs
+
+
+def _date(millis: int) -> str:
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=millis)
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _edits(row: dict[str, Any], stored: dict[str, Any] | None) -> str:
+    known = f"{plural(len(stored['edits'] or []), 'edit')}, " if stored is not None else ""
+    taken = row["edited_bytes"] or 0
+    return (
+        f"{known}{plural(abs(taken), 'byte')} {'added' if taken < 0 else 'taken away'}"
+        if taken or (stored and stored["edits"])
+        else ""
+    )
+
+
+def _verdict(dataset: Dataset, row: dict[str, Any]) -> list[str]:
+    """Kept and where, or dropped and why; of a duplicate, of what."""
+    if row["kept"]:
+        shard = dataset.shards["path"][row["shard"]].as_py()
+        place = f"row {row['row']} of {shard} (shard {row['shard']})"
+        lines = ["", f"  KEPT in {row['split']}: {plural(row['num_tokens'], 'token')}, {place}"]
+    else:
+        lines = ["", f"  DROPPED in {row['stage']} by {row['rule']}{_measured(row)}"]
+        lines += [f"  {meaning(row['rule'])}"] if meaning(row["rule"]) else []
+    for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest twin")):
+        if row[name] is not None and not (name == "twin" and row["twin"] == row["duplicate_of"]):
+            lines.append(f"  {title} {_called(dataset, row[name])}")
+    if row["cluster"] is not None and (row["cluster_size"] or 0) > 1:
+        lines.append(f"  one of {row['cluster_size']:,} alike, cluster {row['cluster'].hex()}")
+        lines += _others(dataset, row)
+    return lines
+
+
+def _others(dataset: Dataset, row: dict[str, Any]) -> list[str]:
+    """Some of the documents that a kept one stands for."""
+    if not row["kept"] or dataset.manifest.funnel.records_read > SCANNED_ROWS:
+        return []
+    places = find_clusters(dataset, [row["cluster"]], ALIKE)[row["cluster"]]
+    rows = [other for other in dataset.rows(places).values() if not other["kept"]]
+    return [
+        f"    stands for {other['url'] or other['record_id']} ({other['rule']}, similarity {number(other['value'])})"
+        for other in rows
+    ]
+
+
+def _measured(row: dict[str, Any]) -> str:
+    if row["value"] is None:
+        return ""
+    if row["stage"] in ("exact", "near"):
+        return f": similarity {number(row['value'])}" + (
+            f", threshold {number(row['threshold'])}" if row["threshold"] is not None else ""
+        )
+    return f": measured {number(row['value'])}" + (
+        f", threshold {number(row['threshold'])}" if row["threshold"] is not None else ""
+    )
+
+
+def _called(dataset: Dataset, doc_id: bytes) -> str:
+    """A document by its URL, with its fate."""
+    places = places_of_id(dataset, doc_id) or list(find_documents(dataset, [doc_id]).values())
+    if not places:
+        return f"{doc_id.hex()} (of an earlier generation)"
+    row = dataset.rows(places[:1])[places[0]]
+    fate = "kept" if row["kept"] else f"dropped by {row['rule']}"
+    return f"{row['url'] or row['record_id'] or ''} {doc_id.hex()} ({fate})".strip()
+
+
+def _checks(checks: list[Check]) -> list[str]:
+    """Every rule of the recipe in the order of testing, measured against its bound."""
+    if not checks:
+        return ["  the recipe has no rules"]
+    width = max(len(check.rule) for check in checks)
+    lines = [f"  {'rule':<{width}}  {'measured':>10}  bound"]
+    first = next((check.rule for check in checks if check.fails), None)
+    for check in checks:
+        mark = "" if not check.fails else "  FAILS" if check.rule == first else "  would fail too"
+        lines.append(f"  {check.rule:<{width}}  {_value(check.value):>10}  {check.bound}{mark}")
+    return lines
+
+
+def _value(value: float | str | None) -> str:
+    return value if isinstance(value, str) else number(value)
+
+
+def _text(text: str) -> list[str]:
+    """The beginning of the final text."""
+    lines = []
+    for line in text.splitlines():
+        lines += textwrap.wrap(line, TEXT_WIDTH) or [""]
+        if len(lines) > TEXT_LINES:
+            return [f"  | {line}" for line in lines[:TEXT_LINES]] + ["  | ..."]
+    return [f"  | {line}" for line in lines]
+
+
+def _printable(line: str) -> str:
+    """Without what would move a terminal's cursor, change its colours or turn its writing direction."""
+    return "".join(map(_printable_letter, line)).rstrip()
+
+
+def _printable_letter(letter: str) -> str:
+    if letter.isprintable() or letter in JOINERS:
+        return letter
+    # Marks without a shape of their own (soft hyphens, writing direction) would only leave gaps.
+    return " " if letter.isspace() else "" if unicodedata.category(letter) == "Cf" else "\ufffd"

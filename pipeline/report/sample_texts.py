@@ -1,0 +1,26 @@
+"""Texts of chosen rows, fetched from the parts."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pipeline.report.dataset import Dataset, Parts, Place
+from pipeline.text.edits import apply_edits
+
+__all__ = ["final_texts"]
+
+
+def final_texts(dataset: Dataset, parts: Parts, places: Iterable[Place]) -> dict[Place, str]:
+    """The text of each row with its edits applied; rows without a text, or whose part is gone, are left out."""
+    wanted: dict[int, dict[int, Place]] = defaultdict(dict)
+    for place in places:
+        part, row = dataset.part_of(place)
+        if part in parts:
+            wanted[part][row] = place
+    texts: dict[Place, str] = {}
+    for part, rows in sorted(wanted.items()):
+        numbers, columns = parts.take(part, rows, ["text", "edits"])
+        alive = columns["text"].is_valid()
+        stored, edits = columns["text"].filter(alive).combine_chunks(), columns["edits"].filter(alive).combine_chunks()
+        places_alive = [rows[row] for row, is_alive in zip(numbers, alive.to_pylist(), strict=True) if is_alive]
+        texts |= zip(places_alive, apply_edits(stored, edits).to_pylist(), strict=True)
+    return texts

@@ -1,0 +1,128 @@
+"""`gristmill explain`: what it tells of a kept page, of dropped ones, and of none."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.explain import explain
+from schemas.manifest import DatasetError
+from tests.report.handmade import document, identity, write_dataset
+
+LONG = "Debian is a free operating system that many people make together."
+TWIN = {
+    "twin": identity("http://x/kept"),
+    "duplicate_of": identity("http://x/kept"),
+    "cluster": identity("http://x/kept"),
+    "cluster_size": 2,
+}
+DROPPED = {"kept": False, "num_tokens": None, "shard": None, "row": None, "split": None}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    """Six records: kept, near duplicate, too short, not found, and two captures of one URL."""
+    return write_dataset(
+        tmp_path / "set",
+        [
+            document(
+                "http://x/kept",
+                LONG,
+                num_tokens=17,
+                row=3,
+                cluster_size=2,
+                position=1234,
+                offset=56,
+                date=1_795_000_000_000,
+            ),
+            document(
+                "http://x/near",
+                LONG + " Indeed.",
+                **DROPPED,
+                **TWIN,
+                stage="near",
+                rule="near.duplicate",
+                value=0.875,
+                threshold=0.8,
+            ),
+            document(
+                "http://x/short",
+                "Free beer \x1b[31m!",
+                **DROPPED,
+                stage="rules",
+                rule="gopher.too_few_words",
+                value=3.0,
+                threshold=5.0,
+                **{"gopher.mean_word_length": 9.5},
+            ),
+            document("http://x/gone", None, **DROPPED, stage="read", rule="read.status", value=404.0, status=404),
+            document("http://x/two", LONG + " One.", doc_id=identity("one"), position=1),
+            document("http://x/two", LONG + " Two.", doc_id=identity("two"), position=2),
+        ],
+    )
+
+
+def test_a_kept_document_tells_where_it_came_from_and_where_it_went(dataset: str) -> None:
+    assert explain(dataset, None, "http://x/kept") == "\n".join(
+        [
+            "http://x/kept",
+            f"  document   {identity('http://x/kept').hex()}",
+            "  record     urn:http://x/kept",
+            "  read from  web: a.warc.gz at 1,234, 56 decoded bytes in",
+            "  answer     2026-11-18 11:06:40 UTC, status 200, text/html, charset utf-8",
+            "  text       11 words, 65 B, language en",
+            "",
+            "  KEPT in train: 17 tokens, row 3 of shards/g1-00000-web-train-0-0.arrow (shard 0)",
+            f"  one of 2 alike, cluster {identity('http://x/kept').hex()}",
+            "    stands for http://x/near (near.duplicate, similarity 0.875)",
+            "",
+            "  rule                     measured  bound",
+            "  gopher.too_few_words           11  at least 5",
+            "  gopher.words_too_long           4  at most 9",
+            "",
+            f"  | {LONG}",
+        ]
+    )
+
+
+def test_a_near_duplicate_names_its_twin_and_how_alike_they_are(dataset: str) -> None:
+    story = explain(dataset, None, identity("http://x/near").hex())
+    assert "DROPPED in near by near.duplicate: similarity 0.875, threshold 0.8" in story
+    assert f"duplicate of http://x/kept {identity('http://x/kept').hex()} (kept)" in story
+    assert "nearest twin" not in story  # it is the same document
+
+
+def test_every_rule_is_told_beside_the_one_that_dropped_it(dataset: str) -> None:
+    story = explain(dataset, None, "urn:http://x/short")
+    assert "  gopher.too_few_words            3  at least 5  FAILS\n" in story
+    assert "  gopher.words_too_long         9.5  at most 9  would fail too\n" in story
+    # The terminal's code is gone, the letters after it are only letters.
+    assert "  | Free beer \ufffd[31m!" in story
+
+
+def test_a_record_without_text_tells_its_status(dataset: str) -> None:
+    story = explain(dataset, None, "http://x/gone")
+    assert "status 404" in story
+    assert "DROPPED in read by read.status: measured 404\n  the server did not answer 200" in story
+    assert "rule  " not in story
+
+
+def test_all_captures_of_a_url_are_told(dataset: str) -> None:
+    story = explain(dataset, None, "http://x/two")
+    assert story.startswith("2 records of http://x/two:\n")
+    assert "together. One." in story
+    assert "together. Two." in story
+
+
+def test_what_was_not_read_is_one_message_with_the_spelling_that_was(dataset: str) -> None:
+    with pytest.raises(DatasetError, match=r"read nothing called https://www.x/kept/; there is http://x/kept$"):
+        explain(dataset, None, "https://www.x/kept/")
+    with pytest.raises(DatasetError, match="give the URL as the archive has it"):
+        explain(dataset, None, "0" * 32)
+
+
+def test_without_the_work_folder_the_verdict_is_still_told(dataset: str) -> None:
+    shutil.rmtree(f"{dataset}/work")
+    story = explain(dataset, None, "http://x/short")
+    assert "DROPPED in rules by gopher.too_few_words: measured 3, threshold 5" in story
+    assert "/work lacks 1 of 1 part; give --work" in story
