@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from trainer.hugging_face import load_weights
-from trainer.model import Transformer, parameter_name
-from trainer.optim import Optimizers, build_optimizers
-from trainer.parallel import World, parallelize
+from trainer.distributed.parallelize import World, parallelize
+from trainer.model.huggingface import load_weights
+from trainer.model.transformer import Transformer, parameter_name
+from trainer.optim.optimizers import Optimizers, build_optimizers
 from trainer.resolve import Resolved
 
 __all__ = ["build", "build_model", "tensors_of"]

@@ -146,21 +146,21 @@ def _say(lines: Iterable[str]) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from trainer.ask import planned
-    from trainer.plan import plan_lines
+    from trainer.commands import planned
+    from trainer.estimate.run_estimate import plan_lines
 
     summary = planned(_config(options), options.world, options.gpu, options.mfu)
     print(json.dumps(summary, indent=1)) if options.json else _say(plan_lines(summary))
 
 
 def _documents(options: argparse.Namespace) -> None:
-    from trainer.ask import documents_of_step
+    from trainer.commands import documents_of_step
 
     _say(documents_of_step(_config(options), options.step, options.rank, options.world, options.json))
 
 
 def _steps(options: argparse.Namespace) -> None:
-    from trainer.ask import steps_of
+    from trainer.commands import steps_of
 
     lines = [*steps_of(_config(options), options.document, options.until, options.json)]
     _say(lines)
@@ -169,25 +169,25 @@ def _steps(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from trainer.ask import evaluated
+    from trainer.commands import evaluated
 
     _say(evaluated(_config(options), options.step))
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from trainer.ask import generated
+    from trainer.commands import generated
 
     _say(generated(_config(options), options.prompt, options.tokens, options.step))
 
 
 def _export(options: argparse.Namespace) -> None:
-    from trainer.ask import exported
+    from trainer.commands import exported
 
     print(exported(_config(options), options.to, options.step))
 
 
 def _report(options: argparse.Namespace) -> None:
-    from trainer.report import write_report
+    from trainer.report.html import write_report
 
     output = _config(options).output
     try:

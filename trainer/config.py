@@ -62,7 +62,9 @@ class Data(Section):
     )
     generation: int | dict[str, int] | None = Field(default=None, description="default: the newest when the run starts")
     sequence_length: int = Field(default=1024, ge=2, description="tokens a sequence, T")
-    global_batch: int | None = Field(default=None, ge=1, description="sequences a step, G; default: see optim.py")
+    global_batch: int | None = Field(
+        default=None, ge=1, description="sequences a step, G; default: see optim/optimizers.py"
+    )
     packing: Literal["windows", "documents"] = Field(
         default="windows", description="windows: T tokens on end; documents: whole documents, best fit, padded"
     )
@@ -111,7 +113,7 @@ class OptimizerOptions(Section):
     """How gradients become updates."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float | None = Field(default=None, gt=0, description="peak; default: see optim.py")
+    learning_rate: float | None = Field(default=None, gt=0, description="peak; default: see optim/optimizers.py")
     muon_learning_rate: float | None = Field(default=None, gt=0, description="of Muon's matrices; default: the same")
     weight_decay: float = Field(default=0.1, ge=0)
     decay_embeddings: bool = Field(default=True, description="whether weight_decay holds for the embedding too")

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from schemas import storage
 from schemas.generation import Manifest
 from schemas.manifest import DatasetError, read_manifest, read_shards
-from trainer.phases import ShardTable
-from trainer.shards import NOT_COUNTED, Shards, sort_names
+from trainer.order.phases import ShardTable
+from trainer.order.shard_table import NOT_COUNTED, Shards, sort_names
 
 __all__ = ["Dataset", "ShardFiles", "check_digest", "open_dataset", "sha256_of"]
 

@@ -5,8 +5,8 @@ import json
 import sys
 import time
 
-from trainer.ask import documents_of_step
 from trainer.cli import main as trainer
+from trainer.commands import documents_of_step
 from trainer.config import load_config
 
 CONFIG = "trainer/configs/demo.yaml"

@@ -15,16 +15,16 @@ import torch
 from schemas.config_model import ConfigError, file_of
 from schemas.manifest import DatasetError
 from trainer.config import Config, Data, PhaseChange
+from trainer.data.packed_row_counts import with_packed_rows
 from trainer.dataset import Dataset, open_dataset
-from trainer.evaluate import read_text
-from trainer.generate import load_tokenizer
-from trainer.hugging_face import read_config
-from trainer.model import ModelConfig, flops_per_token
-from trainer.optim import default_batch_tokens, default_learning_rate
-from trainer.order import Order, Phase
-from trainer.packed import with_packed_rows
-from trainer.schedule import Schedule
-from trainer.shards import Shards, concatenate
+from trainer.evaluate.perplexity import read_text
+from trainer.evaluate.sampling import load_tokenizer
+from trainer.model.huggingface import read_config
+from trainer.model.transformer import ModelConfig, flops_per_token
+from trainer.optim.lr_schedule import Schedule
+from trainer.optim.optimizers import default_batch_tokens, default_learning_rate
+from trainer.order.batch_order import Order, Phase
+from trainer.order.shard_table import Shards, concatenate
 
 __all__ = ["Resolved", "check_files", "resolve"]
 

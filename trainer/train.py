@@ -17,20 +17,20 @@ from typing import Any
 import torch
 
 from schemas.lock import writer_lock
-from trainer.ask import frozen
 from trainer.build import build, tensors_of
-from trainer.checkpoint import Checkpoints, Loaded
+from trainer.checkpoint.checkpointer import Checkpoints, Loaded
+from trainer.checkpoint.run_state import RunState, check_fits, first_state
+from trainer.commands import frozen
 from trainer.config import Config
-from trainer.memory import check_memory
-from trainer.model import IGNORED, Transformer
-from trainer.optim import Optimizers, clip_by_global_norm
-from trainer.order import Order, roll
-from trainer.parallel import World, join_world, local_part, lost_peer
+from trainer.data.token_stream import TokenBatch, TokenStream
+from trainer.distributed.parallelize import World, join_world, local_part, lost_peer
+from trainer.estimate.memory import check_memory
+from trainer.model.transformer import IGNORED, Transformer
+from trainer.monitor.loss_spikes import SpikeRule, Verdict
+from trainer.monitor.run_logger import Teller
+from trainer.optim.optimizers import Optimizers, clip_by_global_norm
+from trainer.order.batch_order import Order, roll
 from trainer.resolve import Resolved, check_files, resolve
-from trainer.spikes import SpikeRule, Verdict
-from trainer.state import RunState, check_fits, first_state
-from trainer.stream import TokenBatch, TokenStream
-from trainer.tell import Teller
 
 __all__ = ["train"]
 

@@ -167,7 +167,7 @@ def read_ours(folder: Path, workers: int, packing: str, seconds: float) -> dict[
     """Measure our stream; packing `documents` with masks."""
     import torch
 
-    from trainer.stream import TokenStream
+    from trainer.data.token_stream import TokenStream
 
     torch.set_num_threads(1)
     started = time.perf_counter()
@@ -216,7 +216,7 @@ def write_many(folder: Path) -> None:
 
 def open_many(folder: Path, start: int) -> dict[str, float]:
     """Seconds until the dataset is open, and until the first batch is there."""
-    from trainer.stream import TokenStream
+    from trainer.data.token_stream import TokenStream
 
     before = memory()["peak_mib"]
     begin = time.perf_counter()

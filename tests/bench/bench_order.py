@@ -26,7 +26,7 @@ ROWS = 7_080  # of each shard, on average
 
 def mixing(size: int) -> None:
     """Prints both measures for three orders."""
-    from trainer.permute import key, permute
+    from trainer.order.permutation import key, permute
 
     x = np.arange(size)
     orders: dict[str, Callable[[], NDArray[np.int64]]] = {
@@ -69,8 +69,8 @@ def chi_square(y: NDArray[np.int64], window: int = 10_000, buckets: int = 100) -
 def cost(num_shards: int, num_sources: int, capped: bool) -> dict[str, float]:
     """Milliseconds and MiB of one order, in this process."""
     started = time.process_time()
-    from trainer.order import Order, Phase
-    from trainer.shards import Shards
+    from trainer.order.batch_order import Order, Phase
+    from trainer.order.shard_table import Shards
 
     result = {"import_ms": elapsed_ms(started)}
     held = resident()

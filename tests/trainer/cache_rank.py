@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from trainer.config import CacheOptions
-from trainer.stream import TokenBatch, TokenStream
+from trainer.data.token_stream import TokenBatch, TokenStream
 
 __all__ = ["digest", "stream_of"]
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.watchdog import Watchdog, connect_store
+from trainer.monitor.watchdog import Watchdog, connect_store
 
 
 class FolderStore:

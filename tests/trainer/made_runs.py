@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.trainer.slow_order import SlowPhase
-from trainer.order import Batch, Order, Phase
-from trainer.shards import Shards
+from trainer.order.batch_order import Batch, Order, Phase
+from trainer.order.shard_table import Shards
 
 LENGTHS = (8, 12)  # sequence lengths that every made shard counts packed rows for
 

@@ -24,16 +24,16 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from trainer.build import tensors_of
 from trainer.config import OptimizerOptions, Parallel
-from trainer.model import ModelConfig, Transformer
-from trainer.optim import Optimizers, build_optimizers, clip_by_global_norm
-from trainer.parallel import World, parallelize
+from trainer.distributed.parallelize import World, parallelize
+from trainer.model.transformer import ModelConfig, Transformer
+from trainer.optim.optimizers import Optimizers, build_optimizers, clip_by_global_norm
 
 # Odd sizes, so that rows do not divide by the ranks and some ranks hold none.
 CONFIG = ModelConfig(vocab_size=67, dim=20, layers=2, heads=2, kv_heads=1, ffn_dim=37, max_positions=8)
 
 _server = multiprocessing.get_context("forkserver")
 # torch imports its compiler at the first step of an optimizer, for seconds.
-_server.set_forkserver_preload(["tests.trainer.made_world", "torch._dynamo", "trainer.checkpoint"])
+_server.set_forkserver_preload(["tests.trainer.made_world", "torch._dynamo", "trainer.checkpoint.checkpointer"])
 
 
 @contextmanager

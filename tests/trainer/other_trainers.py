@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from tests.servers import ROOT
-from trainer.stream import TokenStream
+from trainer.data.token_stream import TokenStream
 
 __all__ = ["SETTINGS", "lines_of", "read_by_hugging_face", "tiny_llama"]
 

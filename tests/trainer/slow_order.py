@@ -21,7 +21,7 @@ Row = tuple[bytes, int, bool, int, bytes, int]  # name, epoch, leftover, place, 
 
 @dataclass
 class SlowPhase:
-    """As trainer.order.Phase, with plain values: `shards` is {name: {sha256: rows}} for this phase's cut."""
+    """A batch_order.Phase with plain values: `shards` is {name: {sha256: rows}} for this phase's cut."""
 
     start: int
     global_batch: int

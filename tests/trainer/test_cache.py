@@ -22,12 +22,12 @@ from schemas.storage import StorageError
 from tests.servers import ROOT, RangeHandler
 from tests.trainer.cache_rank import digest, stream_of
 from tests.trainer.made_dataset import MadeDataset, made
-from trainer.cache import smallest_cache
+from trainer.data.cache import smallest_cache
+from trainer.data.cache_quota import OVERHEAD_BYTES, space_of
+from trainer.data.shard_rows import IGNORED
+from trainer.data.token_stream import TokenStream, one_phase
 from trainer.dataset import ShardFiles, open_dataset
-from trainer.order import Order
-from trainer.space import OVERHEAD_BYTES, space_of
-from trainer.stream import TokenStream, one_phase
-from trainer.tokens import IGNORED
+from trainer.order.batch_order import Order
 
 SHARDS = 150  # windows of 64 at most, so three of 50
 SETTINGS: dict[str, Any] = {"sequence_length": 64, "global_batch": 48, "seed": 3}
@@ -294,7 +294,7 @@ def test_a_shard_that_stays_bad_may_be_skipped_and_is_recorded(
 def test_a_store_that_fails_is_no_lost_shard(
     data: MadeDataset, web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.fetcher.TRIES", 1)  # the store has patience of its own
+    monkeypatch.setattr("trainer.data.shard_fetcher.TRIES", 1)  # the store has patience of its own
     stream = stream_of(web.uri, str(tmp_path), 64 << 20, on_lost_shard="skip", **SETTINGS)
     web.faults = {path_of(data, 20): (error_page, 99)}
     web.shutdown()

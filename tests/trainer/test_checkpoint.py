@@ -19,10 +19,10 @@ from torch import Tensor
 
 from schemas import storage
 from tests.trainer.made_world import differences, made_world, on_ranks, small_training, started, state_of, train_steps
-from trainer import attempts
 from trainer.build import tensors_of
-from trainer.checkpoint import CheckpointError, Checkpoints, Saved, find_checkpoints, newest_extra
-from trainer.parallel import World
+from trainer.checkpoint import layout
+from trainer.checkpoint.checkpointer import CheckpointError, Checkpoints, Saved, find_checkpoints, newest_extra
+from trainer.distributed.parallelize import World
 
 EXTRA = {"step": 3, "spikes": {"loss": [1.1, 0.1 + 0.2]}, "digest": "00"}
 
@@ -130,7 +130,7 @@ def test_complete_json_names_every_file_with_size_and_digest(alone: World, tmp_p
     assert {path.name for path in folder.iterdir()} == {"complete.json", ".metadata", "__0_0.distcp"}
     for file in content["files"]:
         assert file["bytes"] == (folder / file["name"]).stat().st_size
-        assert file["sha256"] == attempts.sha256_of(folder / file["name"])
+        assert file["sha256"] == layout.sha256_of(folder / file["name"])
     assert saved == Saved(1200, saved.path, saved.seconds, sum(file["bytes"] for file in content["files"]))
     assert newest_extra(str(tmp_path / "c")) == EXTRA
 
@@ -347,9 +347,9 @@ def failing_on_one_rank(world: World, folder: str) -> list[str]:
 
             if point == "_dump":
                 # Inside torch's own writer, of which it tells all ranks.
-                import trainer.checkpoint
+                import trainer.checkpoint.checkpointer
 
-                trainer.checkpoint._Writer.prepare_local_plan = broken  # type: ignore[method-assign,assignment]
+                trainer.checkpoint.checkpointer._Writer.prepare_local_plan = broken  # type: ignore[method-assign,assignment]
             else:
                 setattr(checkpoints, point, broken)
         checkpoints.save(7, numbers(7), {})
@@ -359,7 +359,7 @@ def failing_on_one_rank(world: World, folder: str) -> list[str]:
         except CheckpointError as error:
             told.append(str(error).partition("was not written: ")[2])
         if world.rank == 1 and point == "_dump":
-            del trainer.checkpoint._Writer.prepare_local_plan
+            del trainer.checkpoint.checkpointer._Writer.prepare_local_plan
         world.barrier()
         told.append(str(len(list(Path(f"{folder}/{number}").iterdir()))))
     return told

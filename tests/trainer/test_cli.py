@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.tiny import config, learnable, losses, written
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoint.checkpointer import Checkpoints
 from trainer.cli import main
 
 

@@ -10,7 +10,7 @@ from schemas.manifest import DatasetError
 from schemas.packing import packed_rows
 from tests.trainer.made_dataset import made, some_documents
 from trainer.dataset import ShardFiles, open_dataset
-from trainer.order import Order, Phase
+from trainer.order.batch_order import Order, Phase
 
 
 def test_a_dataset_opens_as_columns_of_its_train_shards(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from schemas.manifest import DatasetError, read_manifest
 from tests.trainer.made_dataset import MadeDataset, some_documents
 from trainer.config import Parallel
-from trainer.evaluate import Text, Windows, evaluate, file_texts, validation_texts
-from trainer.model import ModelConfig, Transformer
-from trainer.parallel import World, join_world, parallelize
+from trainer.distributed.parallelize import World, join_world, parallelize
+from trainer.evaluate.perplexity import Text, Windows, evaluate, file_texts, validation_texts
+from trainer.model.transformer import ModelConfig, Transformer
 
 CONFIG = ModelConfig(vocab_size=50, dim=16, layers=2, heads=2, ffn_dim=24, max_positions=64)
 END = 0

@@ -8,10 +8,10 @@ import pytest
 from schemas.manifest import DatasetError
 from schemas.packing import place_documents
 from tests.trainer.made_dataset import MadeDataset, doc_id, made, some_documents
+from trainer.data.token_stream import one_phase
 from trainer.dataset import Dataset, open_dataset
-from trainer.lineage import documents_of_rows, steps_of_document
-from trainer.order import Order, Phase, slice_of
-from trainer.stream import one_phase
+from trainer.lineage.document_steps import documents_of_rows, steps_of_document
+from trainer.order.batch_order import Order, Phase, slice_of
 
 T = 16
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from schemas.config_model import ConfigError
-from tests.trainer.test_plan import LLAMA_2_7B, run_config
+from tests.trainer.test_run_estimate import LLAMA_2_7B, run_config
 from tests.trainer.tiny import config, learnable, written
 from trainer.cli import main
-from trainer.devices import host_memory
-from trainer.memory import activation_bytes, check_memory, memory_of_device, memory_of_run
-from trainer.model import ModelConfig, Transformer
+from trainer.estimate.accelerators import host_memory
+from trainer.estimate.memory import activation_bytes, check_memory, memory_of_device, memory_of_run
+from trainer.model.transformer import ModelConfig, Transformer
 from trainer.resolve import Resolved, resolve
 
 SMALL = ModelConfig(vocab_size=128, dim=64, layers=1, heads=4, kv_heads=2, ffn_dim=192)
@@ -109,9 +109,9 @@ def test_a_run_is_refused_below_what_it_surely_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
 ) -> None:
     run, node = a_run(tmp_path), Node(ranks)
-    monkeypatch.setattr("trainer.memory.host_memory", lambda: ranks * surely_needed(run))
+    monkeypatch.setattr("trainer.estimate.memory.host_memory", lambda: ranks * surely_needed(run))
     check_memory(run, node)  # type: ignore[arg-type]
-    monkeypatch.setattr("trainer.memory.host_memory", lambda: ranks * surely_needed(run) - 1)
+    monkeypatch.setattr("trainer.estimate.memory.host_memory", lambda: ranks * surely_needed(run) - 1)
     with pytest.raises(ConfigError, match="a step needs at least") as told:
         check_memory(run, node)  # type: ignore[arg-type]
     assert str(told.value).replace("\u202f", " ") == (
@@ -125,7 +125,7 @@ def test_a_run_is_refused_below_what_it_surely_needs(
 @pytest.mark.parametrize("parallel", [{"check_memory": False}, {"compile": True}, {"micro_batch": 4}])
 def test_what_may_run_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: dict[str, Any]) -> None:
     run = a_run(tmp_path, **parallel)
-    monkeypatch.setattr("trainer.memory.host_memory", lambda: surely_needed(run) - 1)
+    monkeypatch.setattr("trainer.estimate.memory.host_memory", lambda: surely_needed(run) - 1)
     check_memory(run, Node())  # type: ignore[arg-type]
 
 
@@ -140,7 +140,7 @@ def test_too_long_a_sequence_ends_with_2_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(written(tmp_path / "run.yaml", config(learnable(tmp_path / "data"), tmp_path / "run")))
-    monkeypatch.setattr("trainer.memory.host_memory", lambda: 1 << 20)
+    monkeypatch.setattr("trainer.estimate.memory.host_memory", lambda: 1 << 20)
     assert main([path, "data.sequence_length=512", "data.global_batch=4", "data.weights={web: 1}"]) == 2
     assert capsys.readouterr().err.startswith("trainer: data.sequence_length=512 with parallel.micro_batch=4: a step")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.metrics import Meter, Metrics, cut_back, log_line, read_events
+from trainer.report.metrics import Meter, Metrics, cut_back, log_line, read_events
 
 
 def trained(metrics: Metrics, first: int, last: int) -> None:

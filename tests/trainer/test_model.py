@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from trainer.attention import document_mask
-from trainer.model import IGNORED, ModelConfig, Transformer, flops_per_token, num_parameters, parameter_name
+from trainer.model.attention import document_mask
+from trainer.model.transformer import IGNORED, ModelConfig, Transformer, flops_per_token, num_parameters, parameter_name
 
 LLAMA_2_7B = ModelConfig(vocab_size=32_000, dim=4096, layers=32, heads=32, ffn_dim=11_008)
 LLAMA_3_8B = ModelConfig(vocab_size=128_256, dim=4096, layers=32, heads=32, kv_heads=8, ffn_dim=14_336)

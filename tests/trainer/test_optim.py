@@ -10,9 +10,9 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 from tests.trainer.made_world import on_ranks, small_model, small_training, state_of, train_steps
 from trainer.config import OptimizerOptions
-from trainer.muon import Muon, orthogonalize
-from trainer.optim import build_optimizers, clip_by_global_norm, default_batch_tokens, default_learning_rate
-from trainer.parallel import World
+from trainer.distributed.parallelize import World
+from trainer.optim.muon import Muon, orthogonalize
+from trainer.optim.optimizers import build_optimizers, clip_by_global_norm, default_batch_tokens, default_learning_rate
 
 SHAPES = [(5, 3), (2, 7), (4, 4), (1, 6), (9, 2), (3, 3), (7, 7)]
 

@@ -1,4 +1,4 @@
-"""trainer.order: the contract's vectors, epochs, joins, caps, skips, the digest, as literal runs."""
+"""trainer.order.batch_order: the contract's vectors, epochs, joins, caps, skips, the digest, as literal runs."""
 
 import hashlib
 from collections import Counter
@@ -12,9 +12,9 @@ import pytest
 
 from tests.trainer.made_runs import make_shards, rows_of, sha
 from tests.trainer.slow_order import SlowPhase, slow_run
-from trainer.epochs import Reads, Timeline
-from trainer.mixture import quotas
-from trainer.order import EndOfRun, LeftOut, Order, Phase, Window, roll, slice_of
+from trainer.order.batch_order import EndOfRun, LeftOut, Order, Phase, Window, roll, slice_of
+from trainer.order.mixture import quotas
+from trainer.order.source_order import Reads, Timeline
 
 WEB = [("web", i, 16 * (3 + i)) for i in range(5)]
 WIKI = [("wiki", 5, 115)]

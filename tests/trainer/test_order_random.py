@@ -1,4 +1,4 @@
-"""trainer.order against the slow reference, on random runs with everything in them that section 7 knows."""
+"""trainer.order.batch_order against the slow reference, on random runs with everything in them that section 7 knows."""
 
 from collections import Counter
 from itertools import takewhile
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.made_runs import Run, random_runs, rows_of
 from tests.trainer.slow_order import slow_run
-from trainer.order import Batch, EndOfRun, Order, slice_of
+from trainer.order.batch_order import Batch, EndOfRun, Order, slice_of
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,4 +1,4 @@
-"""trainer.order refuses, in one line that names the value and the cure."""
+"""trainer.order.batch_order refuses, in one line that names the value and the cure."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.made_runs import make_shards
-from trainer.order import Order, Phase
+from trainer.order.batch_order import Order, Phase
 
 SHARDS = make_shards([("web", 0, 160), ("web", 1, 160), ("wiki", 2, 160)], sources=["empty"])
 PHASE = Phase(0, 8, 16, "windows", {"web": "3", "wiki": "1"}, SHARDS)
@@ -72,8 +72,8 @@ def test_the_phase_that_others_change_is_sound() -> None:
         (
             {"packing": "documents"},
             "sequence_length=16 with packing: documents: the manifest does not count these rows: "
-            "count them by trainer.packed.with_packed_rows, as the trainer does, or name the length under "
-            "sequence_lengths in the dataset's recipe",
+            "count them by trainer.data.packed_row_counts.with_packed_rows, as the trainer does, or name the "
+            "length under sequence_lengths in the dataset's recipe",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 from tests.servers import ROOT, free_port
 from tests.trainer.made_dataset import MadeDataset, made
 from tests.trainer.other_trainers import SETTINGS, lines_of, read_by_hugging_face, tiny_llama
-from trainer.stream import TokenBatch, TokenStream
+from trainer.data.token_stream import TokenBatch, TokenStream
 
 
 @pytest.fixture(scope="module")

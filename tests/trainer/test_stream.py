@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 from schemas.manifest import DatasetError
 from tests.servers import ROOT
 from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset, made, some_documents
+from trainer.data.batch_reader import Job, Reader
+from trainer.data.shard_rows import IGNORED, widen
+from trainer.data.token_stream import TokenBatch, TokenStream
 from trainer.dataset import Dataset, open_dataset
-from trainer.order import Order, Phase, roll
-from trainer.reader import Job, Reader
-from trainer.stream import TokenBatch, TokenStream
-from trainer.tokens import IGNORED, widen
+from trainer.order.batch_order import Order, Phase, roll
 
 RANKS, WORKERS = (1, 2, 3, 4, 6, 8), (0, 1, 3)
 SKIPPED = (4, 11)
@@ -193,9 +193,8 @@ def test_a_stream_is_a_dataset_of_whole_batches_for_torch(
 def test_a_process_ends_well_in_the_middle_of_a_stream(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [160, 160]})
     settings = f"sequence_length=16, global_batch=4, workers=1, rank=0, world=1, data={data.uri!r}"
-    lines = (
-        f"from trainer.stream import TokenStream\nbatches = iter(TokenStream({settings}))\nprint(next(batches).batch)"
-    )
+    imports = "from trainer.data.token_stream import TokenStream"
+    lines = f"{imports}\nbatches = iter(TokenStream({settings}))\nprint(next(batches).batch)"
     done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
@@ -314,7 +313,7 @@ def test_digests_are_not_looked_at_where_that_is_not_wanted_and_once_a_shard_whe
     assert len(unseen) == 15
     good = made(tmp_path / "good", {"web": [160, 160, 160]})
     digested = []
-    monkeypatch.setattr("trainer.reader.check_digest", lambda path, *_: digested.append(path))
+    monkeypatch.setattr("trainer.data.batch_reader.check_digest", lambda path, *_: digested.append(path))
     assert len(list(TokenStream(good.uri, **settings))) == 15
     assert sorted(digested) == sorted(str(good.path(number)) for number in range(3))
 

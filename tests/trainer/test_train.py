@@ -23,13 +23,13 @@ from tests.trainer.tiny import (
     losses,
     run,
 )
-from trainer.ask import documents_of_step
+from trainer.commands import documents_of_step
 from trainer.dataset import open_dataset
-from trainer.lineage import documents_of_rows
-from trainer.order import Order
+from trainer.lineage.document_steps import documents_of_rows
+from trainer.monitor.watchdog import Watchdog
+from trainer.order.batch_order import Order
 from trainer.resolve import resolve
 from trainer.train import Training
-from trainer.watchdog import Watchdog
 
 # Every tenth loss of a hundred steps, with torch 2.15 on x86-64.
 GOLDEN = [4.16138, 2.77009, 1.75338, 1.01925, 0.75294, 0.54001, 0.64133, 0.47415, 0.58831, 0.55024]

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trainer.charts import BUCKETS, Line, Mark, heat_map, line_chart
-from trainer.metrics import Metrics
-from trainer.report import write_report
-from trainer.story import gather
+from trainer.report.charts import BUCKETS, Line, Mark, heat_map, line_chart
+from trainer.report.history import gather
+from trainer.report.html import write_report
+from trainer.report.metrics import Metrics
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\x00\u202e"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.watchdog import Beat, Watchdog, shutdown_warning, who_is_behind
+from trainer.monitor.watchdog import Beat, Watchdog, shutdown_warning, who_is_behind
 
 SECONDS = 1.0
 RANK = Path(__file__).with_name("hanging_rank.py")

@@ -9,7 +9,7 @@ import torch
 
 from schemas.config_model import load_model
 from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
-from trainer.checkpoint import find_checkpoints
+from trainer.checkpoint.checkpointer import find_checkpoints
 from trainer.config import Config
 from trainer.train import train
 
