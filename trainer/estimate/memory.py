@@ -51,8 +51,8 @@ def memory_of_device(
         "gathered": compute_bytes * (parameters - matrices) + 2 * compute_bytes * block
         + (compute_bytes + FP32) * block,
         "activations": activation_bytes(model, rows, sequence_length, compute_bytes, checkpointing, masked),
-        # cross_entropy.py: the chunk's logits and softmax in fp32, rounded once; the gradient of the head in fp32, rounded,
-        # and a chunk's share of it; the gradient of the hidden states.
+        # cross_entropy.py: the chunk's logits and softmax in fp32, rounded once; the gradient of the head in fp32,
+        # rounded, and a chunk's share of it; the gradient of the hidden states.
         "loss": min(LOGITS_OF_A_CHUNK, tokens * model.vocab_size) * (2 * FP32 + compute_bytes % FP32)
         + table * (FP32 + 2 * compute_bytes) + compute_bytes * tokens * model.dim,
     }  # fmt: skip
