@@ -146,6 +146,6 @@ def exported(config: Config, folder: str, step: int | None = None) -> str:
             if torch.is_tensor(value)
         }
         first = run.datasets[0]
-        words = Words(first.tokenizer, first.manifest.tokenizer.end_of_text.token, first.end_of_text)
+        words = Words(first.tokenizer, first.dataset.manifest.tokenizer.end_of_text.token, first.end_of_text)
         export(whole, run.model, words, folder, run.dtype(world.device))
         return f"{folder}: the model after {done:,} steps"

@@ -21,7 +21,8 @@ from pipeline.pack.tokenize.train_bpe import TokenizerError
 from pipeline.pack.verify.verify import verify
 from pipeline.runtime.options import runner
 from schemas.arrow import LEDGER, SHARDS
-from schemas.manifest import CommitRefused, DatasetError, file_digest, files, read_files, read_manifest, read_shards
+from schemas.dataset import open_dataset
+from schemas.manifest import CommitRefused, DatasetError, file_digest, read_files, read_manifest, read_shards
 from tests import servers
 from tests.pack.corpus import Corpus, Doc, recipe, some_documents, tree
 
@@ -101,7 +102,7 @@ def test_a_tiny_corpus_gives_these_rows(tmp_path):
     ]
     assert validation.to_pylist() == [{"doc_id": five, "tokens": [66, 0], "num_bytes": 1}]
 
-    (path,) = files(str(tmp_path / "ds"), "ledger")
+    (path,) = open_dataset(str(tmp_path / "ds")).files("ledger")
     table = pq.read_table(path)
     assert table.schema.equals(LEDGER)
     blank = dict.fromkeys(LEDGER.names) | {"source": "web", "input": "web-0.warc", "offset": 0}
@@ -123,7 +124,10 @@ def test_a_tiny_corpus_gives_these_rows(tmp_path):
         blank | kept | {"doc_id": five, "record_id": "urn:five", "position": 400, "cluster": five, "num_bytes": 1,
          "final_hash": hashes[4], "num_tokens": 2, "shard": 1, "row": 0, "split": "validation"},
     ]  # fmt: skip
-    index = {path.split("/index/")[1].rsplit("-", 1)[0]: arrow(path) for path in files(str(tmp_path / "ds"), "index")}
+    index = {
+        path.split("/index/")[1].rsplit("-", 1)[0]: arrow(path)
+        for path in open_dataset(str(tmp_path / "ds")).files("index")
+    }
     place = {"shard": 0, "row": 0, "token_start": 0, "num_tokens": 27, "ledger": 0, "ledger_row": 2}
     assert index["documents/all"].to_pylist() == sorted(
         [
@@ -249,7 +253,7 @@ def test_a_text_that_ingest_now_reads_otherwise_is_encoded_anew(tmp_path):
     (receipt,) = (tmp_path / "w" / "pack").glob("shards-*[0-9a-f].json")
     counts = json.loads(receipt.read_bytes())
     assert (counts["copied"], counts["encoded"]) == (2, 2)
-    rows = [row for path in files(dataset, "shards") for row in arrow(path).to_pylist()]
+    rows = [row for path in open_dataset(dataset).files("shards") for row in arrow(path).to_pylist()]
     assert {row["doc_id"]: row["tokens"] for row in rows} == {
         documents[0].doc_id: [65] * 4 + [0],
         documents[1].doc_id: [66, SPACE, 66, 0],
@@ -328,7 +332,7 @@ def test_new_parts_are_appended_and_old_groups_stay(corpus, tmp_path):
     assert second.funnel.records_read == first.funnel.records_read + 30
     shards = read_shards(dataset, second)
     assert shards["retired_in"].null_count == len(shards), "nothing is retired"
-    documents = [path for path in files(dataset, "index") if "/documents/" in path]
+    documents = [path for path in open_dataset(dataset).files("index") if "/documents/" in path]
     assert sum(len(arrow(path)) for path in documents) == second.funnel.kept
     assert verify(dataset)["faults"] == []
 

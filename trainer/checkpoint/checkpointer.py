@@ -27,9 +27,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from schemas import storage
+from schemas.local_files import sha256_of
 from trainer.checkpoint import layout
 from trainer.checkpoint.layout import COMPLETE, fault_of, find_checkpoints, is_of_rank, newest_extra
-from trainer.dataset import sha256_of
 from trainer.distributed.collectives import CheckpointError, Ranks, cause_of, errors_in_words
 
 __all__ = ["CheckpointError", "Checkpoints", "Loaded", "Saved", "find_checkpoints", "newest_extra"]

@@ -21,7 +21,7 @@ from schemas.storage import Refused, StorageError
 from trainer.data.batch_reader import Job
 from trainer.data.cache import Cache, Note, Session, readers_of, run_key
 from trainer.data.cache_quota import Space
-from trainer.dataset import ShardFiles
+from trainer.data.shard_files import ShardFiles
 from trainer.order.batch_order import Window
 
 __all__ = ["Fetcher"]
