@@ -215,9 +215,14 @@ class Dataset:
         return read_inputs(self.uri, self.manifest)
 
     @cached_property
+    def file_table(self) -> pa.Table:
+        """Path, bytes and sha256 of every file but shards and tables."""
+        return read_files(self.uri, self.manifest)
+
+    @cached_property
     def file_refs(self) -> list[FileRef]:
-        """Every other file of the generation; a file's number is its place. Ledgers come first."""
-        return [FileRef(**row) for row in read_files(self.uri, self.manifest).to_pylist()]
+        """The rows of `file_table`; a file's number is its place. Ledgers come first."""
+        return [FileRef(**row) for row in self.file_table.to_pylist()]
 
     @cached_property
     def paths(self) -> list[str]:

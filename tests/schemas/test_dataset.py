@@ -17,6 +17,7 @@ from schemas.arrow import INDEX_DOCUMENTS, INDEX_URLS, LEDGER
 from schemas.dataset import Dataset, DatasetError, Place, open_dataset, open_newest
 from schemas.dataset.index import _batches_with, find_keys
 from tests.pack.corpus import Corpus, Doc, final_text, recipe, some_documents
+from tests.servers import web_server
 from tests.trainer.made_dataset import made
 
 README = """
@@ -144,6 +145,21 @@ def test_an_entry_of_the_index_leads_to_the_document_in_its_shard(corpus: Corpus
         assert shard.tokens_of(np.array([key.row]))[0].size == entry["num_tokens"] == shard.num_tokens()[key.row]
         row = dataset.rows([Place(entry["ledger"], entry["ledger_row"])], ["doc_id", "shard", "row"])
         assert list(row.values()) == [key._asdict()]
+
+
+def test_a_dataset_on_a_web_server_gives_the_same(corpus: Corpus, dataset: Dataset) -> None:
+    with web_server(Path(dataset.uri)) as uri:
+        remote = open_dataset(uri)
+        for read in (
+            lambda each: each.documents("train", ["doc_id", "tokens", "num_bytes"]),
+            lambda each: each.texts("validation"),
+            lambda each: each.ledger(),
+            lambda each: each.ledger(["url"], pc.field("kept")),
+        ):
+            assert read(remote).read_all().equals(read(dataset).read_all())
+        for name in ("http://twice/", "urn:web-3", corpus.documents[0][0].doc_id.hex()):
+            assert remote.find(name).equals(dataset.find(name))
+        assert remote.files("index") == [f"{uri}/{path}" for path in dataset.paths if path.startswith("index/")]
 
 
 def copied(dataset: Dataset, folder: Path, kind: str, damage: Any) -> Dataset:
