@@ -16,9 +16,9 @@ from pipeline.cli import main
 from schemas.arrow import INDEX_DOCUMENTS, INDEX_URLS, LEDGER
 from schemas.dataset import Dataset, DatasetError, Place, open_dataset, open_newest
 from schemas.dataset.index import _batches_with, find_keys
+from tests.made_dataset import made
 from tests.pack.corpus import Corpus, Doc, final_text, recipe, some_documents
 from tests.servers import web_server
-from tests.trainer.made_dataset import made
 
 README = """
 import datasets
