@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pipeline.kernel_digest import kernel_digest
+
 # numba imports SciPy's linear algebra, a quarter of a second, for matrix products; there are none here.
 _hidden = "scipy" not in sys.modules and "numba" not in sys.modules
 if _hidden:
@@ -21,7 +23,7 @@ finally:
     if _hidden:
         del sys.modules["scipy"]
 
-__all__ = ["kernel", "njit", "typeof", "types"]
+__all__ = ["kernel", "kernel_digest", "njit", "typeof", "types"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
