@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.runtime.interrupt import interrupt_quietly
-from pipeline.runtime.quiet import import_beam, quiet_beam, without_pandas
+from pipeline.runtime.quiet import import_beam, quiet_beam
 
 __all__ = ["main"]
 
@@ -27,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     quiet_beam()
     if arguments is None:
-        without_pandas()
         interrupt_quietly()
     try:
         return int(options.command(options, rest) or 0)
