@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.measure.minhash.words import mix64
 from pipeline.numba_kernels import kernel, njit, types
+from pipeline.text.hashing import mix64
 
 __all__ = ["Merges", "make_merges", "merge_word"]
 

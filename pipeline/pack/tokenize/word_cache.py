@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.measure.minhash.words import mix64
 from pipeline.numba_kernels import njit, types
+from pipeline.text.hashing import mix64
 
 __all__ = ["CACHE_TYPE", "MAX_CACHED", "WordCache", "find_slot", "new_cache", "recall", "remember", "word_key"]
 
