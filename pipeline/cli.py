@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gristmill",
         description="Raw web crawls in, training-ready token shards out.",
-        epilog="Any further option of `run` goes to Beam, as in --runner=FlinkRunner.",
+        epilog="Any further option of `run` goes to Beam, as in --runner=FlinkRunner. "
+        "A model is trained on a dataset by `gristmill train CONFIG`: see `gristmill train --help`.",
     )
     parser.add_argument("--version", action="version", version=f"gristmill {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
