@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from schemas.dataset import DatasetError, open_dataset
 from tests.made_dataset import MadeDataset, some_documents
 from trainer.config import Parallel
-from trainer.distributed.parallelize import World, join_world, parallelize
+from trainer.distributed.mesh import World, join_world
+from trainer.distributed.parallelize import parallelize
 from trainer.evaluate.perplexity import Text, Windows, evaluate, file_texts, validation_texts
 from trainer.model.transformer import ModelConfig, Transformer
 

@@ -23,7 +23,7 @@ from trainer.data.batch_reader import Job, Reader
 from trainer.data.shard_rows import IGNORED, widen
 from trainer.data.token_stream import TokenBatch, TokenStream
 from trainer.data.train_split import TrainSplit, open_train_split
-from trainer.order.batch_order import Order, Phase, roll
+from trainer.order.batch_order import Order, Phase, update_digest
 
 RANKS, WORKERS = (1, 2, 3, 4, 6, 8), (0, 1, 3)
 SKIPPED = (4, 11)
@@ -56,7 +56,7 @@ def digest(tokens_T: np.ndarray, targets_T: np.ndarray) -> bytes:
 
 def rows_of(batch: TokenBatch, order: Order) -> list[Row]:
     inputs, targets = batch.tokens_BT.numpy(), batch.targets_BT.numpy()
-    places = zip(batch.rows.shard_G.tolist(), batch.rows.row_G.tolist(), strict=True)
+    places = zip(batch.samples.shard_G.tolist(), batch.samples.row_G.tolist(), strict=True)
     return [
         (order.shards.sha256_N[shard].tobytes(), row, digest(inputs[i], targets[i]))
         for i, (shard, row) in enumerate(places)
@@ -81,9 +81,9 @@ def _rank_batches(job: Job, start: int, workers: int) -> Iterator[tuple[int, lis
             read = next(batches[(b - start) % count], None)
             if read is None:
                 return
-            assert read.rows.number == b
+            assert read.samples.number == b
             wide = widen(read.narrow, END_OF_TEXT, False)
-            tensors = TokenBatch(torch.from_numpy(wide[0]), torch.from_numpy(wide[1]), None, None, b, read.rows)
+            tensors = TokenBatch(torch.from_numpy(wide[0]), torch.from_numpy(wide[1]), None, None, b, read.samples)
             yield b, rows_of(tensors, order)
         b += 1
 
@@ -106,7 +106,7 @@ def test_the_run_has_all_that_makes_resuming_hard(
     assert len(whole) > 15
     epochs = {int(epoch) for b in whole for epoch in order.batch(b).epoch_G}
     assert epochs == {0, 1, 2}
-    assert any(order.batch(b).leftover_G.any() for b in whole)
+    assert any(order.batch(b).carried_G.any() for b in whole)
 
 
 @pytest.mark.parametrize("world", RANKS)
@@ -130,11 +130,11 @@ def test_a_run_resumed_at_every_step_with_another_topology_each_time_is_the_same
         world, workers = topologies[(5 * step + 1) % len(topologies)]
         number, rows = next(global_batches(job, start, world, workers))
         seen[number] = rows
-        rolled = roll(rolled, order.batch(number), order)
+        rolled = update_digest(rolled, order.batch(number), order)
         start = number + 1
     assert seen == whole
     for b in sorted(whole):
-        expected = roll(expected, order.batch(b), order)
+        expected = update_digest(expected, order.batch(b), order)
     assert rolled == expected
     with pytest.raises(StopIteration):
         next(global_batches(job, start, 3, 3))
@@ -339,8 +339,8 @@ def test_rows_of_a_lost_shard_keep_their_place_and_have_no_targets(tmp_path: Pat
     found = list(stream)
     sha256 = data.sha256(1)
     for batch, whole in zip(found, expected, strict=True):
-        lost = np.array([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.rows.shard_G])
-        assert batch.rows.row_G.tolist() == whole.rows.row_G.tolist()
+        lost = np.array([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.samples.shard_G])
+        assert batch.samples.row_G.tolist() == whole.samples.row_G.tolist()
         assert (batch.targets_BT[lost] == IGNORED).all()
         assert torch.equal(batch.targets_BT[~lost], whole.targets_BT[~lost])
         assert torch.equal(batch.tokens_BT[~lost], whole.tokens_BT[~lost])
@@ -357,7 +357,7 @@ def test_what_another_rank_lost_has_no_targets_from_that_batch_on(tmp_path: Path
         if batch.batch == 2:
             stream.join_lost({sha256.hex(): 2})
             batch.mask_lost(stream.lost(), stream.order)
-        of_it = torch.tensor([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.rows.shard_G])
+        of_it = torch.tensor([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.samples.shard_G])
         assert bool((batch.targets_BT[of_it] == IGNORED).all()) == (batch.batch >= 2 or not of_it.any())
         assert (batch.targets_BT[~of_it] != IGNORED).all()
 

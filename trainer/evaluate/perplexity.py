@@ -20,7 +20,8 @@ from torch import Tensor
 
 from schemas import storage
 from schemas.dataset import Dataset, DatasetError, ShardFile, check_digest, map_shard
-from trainer.distributed.parallelize import World, inference
+from trainer.distributed.mesh import World
+from trainer.distributed.parallelize import inference
 from trainer.model.transformer import IGNORED, Transformer
 
 __all__ = ["Score", "Text", "Windows", "evaluate", "file_texts", "read_text", "validation_texts"]
@@ -65,9 +66,9 @@ def evaluate(
     texts: Sequence[Text],
     world: World,
     windows: Windows,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> dict[str, Score]:
-    """The score of each text, by name; all ranks must call, and all get the result. Calls `beat` at every batch.
+    """The score of each text, by name; all ranks must call, and all get the result. Calls `heartbeat` at every batch.
 
     Batches are dealt out in turn, and their sums added up in one fixed order in fp64: the number of ranks has no part
     in the result. Every rank makes equally many forward passes (on padding, if need be), because
@@ -79,7 +80,7 @@ def evaluate(
     special = torch.tensor(windows.special, dtype=torch.int64)
     with inference(model):
         for turn in range(-(-len(nats) // world.size)):
-            beat()
+            heartbeat()
             inputs_BT, targets_BT = next(batches, _padding(windows))
             each_BT = _score(model, inputs_BT, targets_BT, world.device, windows)
             number = turn * world.size + world.rank
@@ -97,7 +98,7 @@ def _score(model: Transformer, inputs_BT: Tensor, targets_BT: Tensor, device: to
     if windows.mask == "documents":
         positions_BT, documents_BT = (x.to(device) for x in _documents(inputs_BT, targets_BT, windows.end_of_text))
     tokens_BT, wanted_BT = inputs_BT.to(device), targets_BT.to(device)
-    return model(tokens_BT, wanted_BT, positions_BT, documents_BT, each=True).cpu().double()
+    return model(tokens_BT, wanted_BT, positions_BT, documents_BT, reduction="none").cpu().double()
 
 
 def _result(text: Text, nats: Tensor) -> Score:
