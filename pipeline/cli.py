@@ -261,9 +261,9 @@ def _verify(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _files(options: argparse.Namespace, _: list[str]) -> None:
-    from schemas.manifest import files
+    from schemas.dataset import open_dataset
 
-    for path in files(options.dataset, options.kind, options.generation, options.split):
+    for path in open_dataset(options.dataset, options.generation).files(options.kind, options.split):
         print(path)
 
 
