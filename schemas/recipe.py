@@ -64,6 +64,10 @@ class Read(Section):
         default=["text/html", "application/xhtml+xml", "text/plain"], description="responses of other types are dropped"
     )
     conversions: bool = Field(default=True, description="read WET conversion records as text")
+    resources: bool = Field(default=True, description="read WARC resource records, pages that no server sent")
+    truncated: Literal["keep", "drop"] = Field(
+        default="keep", description="pages that break off: WARC-Truncated, or chunks without the last one"
+    )
 
 
 class Extract(Section):
