@@ -37,7 +37,9 @@ def plan_tasks(sources: Mapping[str, Source], read: Read, fingerprint: str) -> l
         check_fields(name, sources[name], [piece for piece, _ in planned], read)
         for bundle in _bundles(planned, read.part_bytes):
             pieces = tuple(piece for piece, _ in bundle)
-            tasks.append(Task(name, pieces, _key(fingerprint, name, pieces), sum(size for _, size in bundle)))
+            tasks.append(
+                Task(name, pieces, _key(fingerprint, name, sources[name], pieces), sum(size for _, size in bundle))
+            )
     return tasks
 
 
@@ -51,12 +53,14 @@ def check_abutting(receipts: Iterable[Receipt]) -> None:
         check_pieces(pieces)
 
 
-def _key(fingerprint: str, source: str, pieces: tuple[Piece, ...]) -> str:
-    identity = {
+def _key(fingerprint: str, name: str, source: Source, pieces: tuple[Piece, ...]) -> str:
+    identity: dict[str, object] = {
         "fingerprint": fingerprint,
-        "source": source,
+        "source": name,
         "pieces": [[printable(p.uri), p.size, p.tag, p.format, p.start, p.end, p.name] for p in pieces],
     }
+    if any(piece.format in ("csv", "tsv") for piece in pieces):
+        identity["table"] = [source.columns, source.delimiter]
     return xxhash.xxh3_128_hexdigest(canonical_json(identity))
 
 

@@ -54,6 +54,17 @@ def test_columns_may_be_stated_by_the_recipe(tmp_path: Path) -> None:
     assert [(r.record_id, r.text) for r in records] == [(row["id"], row["text"]) for row in ROWS]
 
 
+def test_stated_columns_are_part_of_a_parts_key(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(written(ROWS, header=False))
+    keys = set()
+    for fields in ({"columns": ["id", "text"]}, {"columns": ["text", "id"]}, {"columns": ["text"], "delimiter": ";"}):
+        (task,) = plan_tasks({"s": Source(root=str(tmp_path), **fields)}, Read(), "f")  # type: ignore[arg-type]
+        keys.add(task.key)
+    assert len(keys) == 3
+    with pytest.raises(ValueError, match=r"no record of a\.csv has the field 'text' \(text_field\); it has 0, "):
+        plan_tasks({"s": Source(root=str(tmp_path))}, Read(), "f")
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_rows_end_with_any_line_end(tmp_path: Path, line_end: str) -> None:
     rows = [{"id": str(n), "text": f"Text {n}"} for n in range(5)]

@@ -82,7 +82,19 @@ class CsvRecords:
             if found is None and (stream.is_broken or not length):
                 return
             yield self._line(length)
+            if found is None:
+                self._skip_line()
             searched = 0
+
+    def _skip_line(self) -> None:
+        """Pass over the rest of a line that is too long, without holding it."""
+        stream, start = self._stream, self._stream.tell()
+        while (found := LINE_END.search(stream.data, stream.at)) is None:
+            stream.at = len(stream.data)
+            if not stream.extend():
+                break
+        stream.at = found.end() if found else stream.at
+        stream.account(start, stream.tell())
 
     def _line(self, length: int) -> str:
         stream, start = self._stream, self._stream.tell()

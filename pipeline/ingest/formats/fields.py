@@ -47,11 +47,11 @@ class FieldNames:
     def __init__(self, source: Source) -> None:
         self.text, self.id = source.text_field, source.id_field
         self.url, self.date = source.url_field, source.date_field
-        # The text is always asked for, of the others those that the recipe names.
+        # The text is always asked for, of the others those that the recipe names otherwise than the default.
         self.named = {
-            key: getattr(source, key)
-            for key in ("text_field", "id_field", "url_field", "date_field")
-            if key == "text_field" or key in source.model_fields_set
+            key: name
+            for key, name in source.model_dump().items()
+            if key == "text_field" or (key.endswith("_field") and name != Source.model_fields[key].default)
         }
         self.missing = set(self.named.values())
         self.met: list[str] = []  # the fields of the first record
