@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import xxhash
 
 from pipeline.ingest.receipts import PartRef
 from pipeline.measure.minhash.sign import sign
-from pipeline.select.files import fixed_bytes, write_batch
-from pipeline.text.edits import no_edits, text_buffers
-from schemas.arrow import document_schema
+from pipeline.select.files import fixed_bytes
+from pipeline.text.edits import text_buffers
 from schemas.recipe import Minhash, Recipe
+from tests import made_parts
+from tests.made_parts import digest, text_columns, write_part_file
 
 SIGNALS = ("gopher.num_words", "language.score")
 
@@ -22,20 +22,13 @@ def make_recipe(**sections: Any) -> Recipe:
     return Recipe.model_validate({"sources": {"web": {"root": "/nowhere"}}, **sections})
 
 
-def digest(text: str) -> bytes:
-    """xxh3_128 of a text."""
-    return xxhash.xxh3_128_digest(text.encode())
-
-
 def part_batch(source: str, rows: Sequence[Mapping[str, Any]], minhash: Minhash) -> pa.RecordBatch:
     """document_schema rows: `text` (None: dropped in ingest), and any other column or signal by name."""
     alive = [row for row in rows if row.get("text") is not None]
     texts = pa.array([row["text"] for row in alive], pa.large_string())
     signatures, valid = sign(*text_buffers(texts), minhash)
     signed = iter(zip(signatures, valid, strict=True))
-    schema = document_schema(minhash.num_hashes, SIGNALS)
-    edits = no_edits(1)[0].as_py()
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    full_rows = []
     for place, row in enumerate(rows):
         text = row.get("text")
         full: dict[str, Any] = {"record_id": f"r{place}", "input": "a.jsonl", "position": place, "offset": 0}
@@ -43,25 +36,23 @@ def part_batch(source: str, rows: Sequence[Mapping[str, Any]], minhash: Minhash)
             full |= {"stage": "read", "rule": "read.status", "value": 404.0, "threshold": 200.0}
         else:
             signature, signable = next(signed)
-            full |= {"text_hash": digest(text), "final_hash": digest(text), "num_bytes": len(text.encode())}
-            full |= {"edits": edits, "language": "en", "signature": signature.tobytes() if signable else None}
+            full |= text_columns(text)
+            full |= {"language": "en", "signature": signature.tobytes() if signable else None}
             full |= dict.fromkeys(SIGNALS, 1.0)
         full |= row
         full.setdefault("doc_id", digest(f"{source}\0{full['record_id']}"))
-        for name in schema.names:
-            columns[name].append(full.get(name))
-    return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+        full_rows.append(full)
+    return made_parts.part_batch(full_rows, minhash.num_hashes, SIGNALS)
 
 
 def write_part(
     folder: Path, number: int, rows: Sequence[Mapping[str, Any]], source: str = "web", minhash: Minhash | None = None
 ) -> PartRef:
     """Write a part and return its reference."""
-    batch = part_batch(source, rows, minhash or Minhash())
-    uri = str(folder / f"part-{number}.arrow")
-    sha256 = write_batch(uri, batch)
+    path = folder / f"part-{number}.arrow"
+    sha256 = write_part_file(path, [part_batch(source, rows, minhash or Minhash())])
     text_bytes = sum(len((row.get("text") or "").encode()) for row in rows)
-    return PartRef(number, source, uri, len(rows), text_bytes, sha256)
+    return PartRef(number, source, str(path), len(rows), text_bytes, sha256)
 
 
 def write_texts(
