@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.ingest.receipts import Receipt
+from pipeline.measure.registry import load_registry
 from schemas import arrow
 from schemas.generation import (
     Digests,
@@ -25,7 +26,7 @@ from schemas.generation import (
     Tokenizer,
 )
 from schemas.manifest import commit, file_digest, named_by_content
-from schemas.recipe import canonical_json
+from schemas.recipe import canonical_json, stored_recipe
 
 PART_ROWS = 4
 SIGNALS = ["gopher.num_words", "gopher.mean_word_length", "language.score"]
@@ -116,6 +117,7 @@ def write_dataset(folder: Path, documents: list[dict[str, Any]], recipe: str = R
     by_source = {
         source: SourceFunnel(**_fates([row for row in documents if row["source"] == source])) for source in sources
     }
+    chosen = stored_recipe(recipe.encode())
     manifest = Manifest(
         generation=1,
         name="handmade",
@@ -134,6 +136,7 @@ def write_dataset(folder: Path, documents: list[dict[str, Any]], recipe: str = R
         funnel=Funnel(**_fates(documents), sources=by_source),
         assets={},
         decision="0",
+        rules=[rule.decided() for rule in load_registry(chosen).resolve_rules(chosen.rules)],
         code={"gristmill": "0"},
         platform={"machine": "test"},
         tables=tables,
