@@ -92,7 +92,7 @@ class UseOfShards:
 
 
 def _windows_from(order: Order, start: int) -> Iterator[Window]:
-    """The windows that batches from `start` on read; none past the run's end, where a worker may be asked to begin."""
+    """The windows that batches from `start` on read; none past the run's end, where a worker may begin."""
     try:
         yield from order.windows_from(start)
     except EndOfRun:
@@ -184,7 +184,7 @@ class Reader:
             self._arrange()
 
     def _try_shard(self, shard: int, phase: Phase) -> bool:
-        """Open a shard. False, or DatasetError, for a bad one, by what the job says of lost shards."""
+        """Open a shard. False, or DatasetError, for a bad one, as the job treats lost shards."""
         try:
             opened = self._open_shard(shard)
             if phase.packing == "documents":

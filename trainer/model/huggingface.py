@@ -30,7 +30,7 @@ OLD_BUFFERS = "rotary_emb.inv_freq"  # computed, but saved all the same by old r
 
 @dataclass(frozen=True)
 class Words:
-    """The tokenizer that a model speaks: its tokenizer.json, and the token that begins and ends every document."""
+    """The tokenizer of a model: its tokenizer.json, and the token that begins and ends every document."""
 
     tokenizer: bytes
     end_of_text: str
@@ -80,7 +80,7 @@ def check_free(folder: str) -> None:
 
 
 def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
-    """What config.json says of the model, in the keys that `transformers` 4 and 5 and the peers of both read."""
+    """Return the content of config.json, in the keys that `transformers` 4 and 5 and the peers of both read."""
     kind = ("Qwen3ForCausalLM", "qwen3") if config.qk_norm else ("LlamaForCausalLM", "llama")
     return {
         "architectures": [kind[0]],
