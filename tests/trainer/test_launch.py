@@ -70,9 +70,7 @@ def wait_for_steps(output: Path, steps: int, agents: list["subprocess.Popen[byte
 # ---------------------------------------------------------------- which code runs
 
 
-@pytest.mark.parametrize(
-    "command", [[*COMMAND, "train"], [*TORCHRUN, "--standalone", "--no-python", *COMMAND, "train"]]
-)
+@pytest.mark.parametrize("launcher", [[], [*TORCHRUN, "--standalone", "--no-python"]])
 def test_a_trainer_of_the_users_own_does_not_run_in_place_of_ours(
     dataset: MadeDataset, tmp_path: Path, launcher: list[str]
 ) -> None:

@@ -118,10 +118,10 @@ class Reader:
         self._arrange()
         self._use = UseOfShards(self.order, start)
 
-    def batches(self, start: int, step: int = 1) -> Iterator[ReadBatch]:
-        """Batches start, start + step, ... without the skipped ones, to the run's end."""
+    def batches(self, start: int, step: int = 1, until: int | None = None) -> Iterator[ReadBatch]:
+        """Yield batches start, start + step, ... without the skipped ones, to the run's end or before `until`."""
         skipped, b = set(self.order.skipped), start
-        while True:
+        while until is None or b < until:
             if b not in skipped:
                 try:
                     yield self.read(b)
