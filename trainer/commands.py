@@ -137,7 +137,7 @@ def exported(config: Config, folder: str, step: int | None = None, dtype: str | 
             if torch.is_tensor(value)
         }
         first = run.datasets[0]
-        words = Words(first.tokenizer, first.manifest.tokenizer.end_of_text.token, first.end_of_text)
+        words = Words(first.tokenizer, first.dataset.manifest.tokenizer.end_of_text.token, first.end_of_text)
         written = dtype or config.parallel.dtype or "bfloat16"
         export(whole, run.model, words, folder, getattr(torch, written))
         return f"{folder}: the model after {done:,} steps, in {written}"

@@ -16,7 +16,7 @@ from schemas.config_model import ConfigError, file_of
 from schemas.manifest import DatasetError
 from trainer.config import Config, Data, PhaseChange
 from trainer.data.packed_row_counts import with_packed_rows
-from trainer.dataset import Dataset, open_dataset
+from trainer.data.train_split import TrainSplit, open_train_split
 from trainer.evaluate.perplexity import read_text
 from trainer.evaluate.sampling import load_tokenizer
 from trainer.model.huggingface import read_config
@@ -38,7 +38,7 @@ class Resolved:
 
     config: Config
     world: int
-    datasets: tuple[Dataset, ...]  # every generation that a phase reads, those of the first phase first
+    datasets: tuple[TrainSplit, ...]  # every generation that a phase reads, those of the first phase first
     phases: tuple[Phase, ...]
     model: ModelConfig
     schedule: Schedule
@@ -110,7 +110,7 @@ def check_files(run: Resolved, resumed: bool) -> None:
 
 def _resolve(config: Config, world: int, known: Mapping[str, Any] | None) -> Resolved:
     rules: dict[str, str] = {}
-    opened: dict[tuple[str, int | None], Dataset] = {}
+    opened: dict[tuple[str, int | None], TrainSplit] = {}
     shards = _shards(config.data, config.data.generation, opened)
     first = tuple(opened.values())
     model = _model(config, first, rules, known)
@@ -137,7 +137,7 @@ def _resolve(config: Config, world: int, known: Mapping[str, Any] | None) -> Res
 # ---------------------------------------------------------------- data
 
 
-def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], Dataset]) -> Shards:
+def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], TrainSplit]) -> Shards:
     """The train shards of all datasets at a generation (a number, or one a dataset)."""
     named = data.datasets or {"": str(data.dataset)}
     if isinstance(generation, Mapping) and (unknown := set(generation) - set(named)):
@@ -146,7 +146,7 @@ def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], Da
     for name, uri in named.items():
         number = generation.get(name) if isinstance(generation, Mapping) else generation
         if (name, number) not in opened:
-            dataset = open_dataset(uri, number, name or None)
+            dataset = open_train_split(uri, number, name or None)
             for length in _packed_lengths(data):
                 dataset = with_packed_rows(dataset, length, data.cache.folder)
             opened[name, number] = dataset
@@ -170,7 +170,7 @@ def _packed_lengths(data: Data) -> list[int]:
 
 
 def _phases(
-    data: Data, batch: int, shards: Shards, opened: dict[tuple[str, int | None], Dataset], rules: dict[str, str]
+    data: Data, batch: int, shards: Shards, opened: dict[tuple[str, int | None], TrainSplit], rules: dict[str, str]
 ) -> tuple[Phase, ...]:
     first = Phase(
         start=0,
@@ -188,7 +188,7 @@ def _phases(
     return tuple(phases)
 
 
-def _changed(before: Phase, change: PhaseChange, data: Data, opened: dict[tuple[str, int | None], Dataset]) -> Phase:
+def _changed(before: Phase, change: PhaseChange, data: Data, opened: dict[tuple[str, int | None], TrainSplit]) -> Phase:
     return Phase(
         start=change.batch,
         global_batch=change.global_batch or before.global_batch,
@@ -231,7 +231,7 @@ def _check_world(phases: tuple[Phase, ...], world: int) -> None:
 
 
 def _model(
-    config: Config, datasets: tuple[Dataset, ...], rules: dict[str, str], known: Mapping[str, Any] | None
+    config: Config, datasets: tuple[TrainSplit, ...], rules: dict[str, str], known: Mapping[str, Any] | None
 ) -> ModelConfig:
     shape, vocabulary = config.model, max(dataset.vocab_size for dataset in datasets)
     longest = max([config.data.sequence_length, *(change.sequence_length or 0 for change in config.data.phases)])
@@ -265,7 +265,7 @@ def _model(
     return model
 
 
-def _check_prompts(config: Config, dataset: Dataset, model: ModelConfig) -> None:
+def _check_prompts(config: Config, dataset: TrainSplit, model: ModelConfig) -> None:
     """Samples of text must fit into a sequence: found out here, not at the first evaluation."""
     if not config.evaluate.prompts:
         return

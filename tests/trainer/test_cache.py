@@ -24,9 +24,10 @@ from tests.trainer.cache_rank import digest, stream_of
 from tests.trainer.made_dataset import MadeDataset, made
 from trainer.data.cache import smallest_cache
 from trainer.data.cache_quota import OVERHEAD_BYTES, disk_bytes
+from trainer.data.shard_files import ShardFiles
 from trainer.data.shard_rows import IGNORED
 from trainer.data.token_stream import TokenStream, one_phase
-from trainer.dataset import ShardFiles, open_dataset
+from trainer.data.train_split import open_train_split
 from trainer.order.batch_order import Order
 
 SHARDS = 150  # windows of 64 at most, so three of 50
@@ -98,7 +99,7 @@ def local(data: MadeDataset) -> dict[int, str]:
 
 def smallest(data: MadeDataset) -> int:
     """The smallest limit, were the dataset remote."""
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     phase = one_phase([dataset], sequence_length=64, global_batch=48)
     order = Order(3, [phase])
     files = ShardFiles(order.shards, [dataset])

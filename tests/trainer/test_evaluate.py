@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
-from schemas.manifest import DatasetError, read_manifest
+from schemas.dataset import DatasetError, open_dataset
 from tests.trainer.made_dataset import MadeDataset, some_documents
 from trainer.config import Parallel
 from trainer.distributed.mesh import World, join_world
@@ -179,7 +179,7 @@ def dataset(tmp_path: Path) -> MadeDataset:
 
 def texts_of(dataset: MadeDataset, max_tokens: int = 10_000) -> dict[str, Text]:
     folder = str(dataset.folder.parent / "cache")
-    found = validation_texts(dataset.uri, read_manifest(dataset.uri), max_tokens, folder)
+    found = validation_texts(open_dataset(dataset.uri), max_tokens, folder)
     assert [each.name for each in found] == sorted(each.name for each in found)
     return {each.name: each for each in found}
 

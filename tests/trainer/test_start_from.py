@@ -12,7 +12,7 @@ from schemas.config_model import ConfigError
 from tests.trainer.made_dataset import MadeDataset
 from tests.trainer.tiny import VOCABULARY, config, events, learnable, losses, run, written
 from trainer.cli import main
-from trainer.dataset import Dataset
+from trainer.data.train_split import TrainSplit
 from trainer.model.huggingface import Words, export, read_config
 from trainer.model.start_from import check_tokenizer
 from trainer.model.transformer import ModelConfig, Transformer
@@ -36,7 +36,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
 
 @pytest.fixture(autouse=True)
 def dataset_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Dataset, "tokenizer", property(lambda _: tokenizer()))
+    monkeypatch.setattr(TrainSplit, "tokenizer", property(lambda _: tokenizer()))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.trainer.tiny import (
     run,
 )
 from trainer.commands import documents_of_step
-from trainer.dataset import open_dataset
+from trainer.data.train_split import open_train_split
 from trainer.distributed.signals import Signals, stop_signals
 from trainer.lineage.document_steps import documents_of_rows
 from trainer.monitor.watchdog import Watchdog
@@ -196,7 +196,9 @@ def test_a_planted_run_of_garbage_is_named_and_skipped(
     spikes, order = events(tmp_path / action, "spike"), watched_order(poisoned)
     assert [event["batch"] for event in spikes] == PLANTED
     for event in spikes:
-        planted = documents_of_rows([open_dataset(poisoned.uri)], order, order.batch(event["batch"]), range(0, 16, 2))
+        planted = documents_of_rows(
+            [open_train_split(poisoned.uri)], order, order.batch(event["batch"]), range(0, 16, 2)
+        )
         assert {each["url"] for each in event["documents"]} == {each.url for each in planted}
     assert final_state(tmp_path / action)["skipped"] == PLANTED
     assert len(found) == 80

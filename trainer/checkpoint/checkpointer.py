@@ -28,10 +28,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from schemas import storage
+from schemas.local_files import sha256_of
 from trainer.checkpoint import layout
 from trainer.checkpoint.layout import COMPLETE, fault_of, find_checkpoints, is_of_rank, newest_extra
 from trainer.checkpoint.safe_reader import SafeReader
-from trainer.dataset import sha256_of
 from trainer.distributed.collectives import CheckpointError, Collectives, cause_of, with_cause
 
 __all__ = ["CheckpointError", "Checkpoints", "Loaded", "Saved", "find_checkpoints", "newest_extra"]

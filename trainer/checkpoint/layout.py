@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import storage
-from trainer.dataset import sha256_of
+from schemas.local_files import sha256_of
 
 __all__ = [
     "COMPLETE",

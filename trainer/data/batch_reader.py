@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from schemas.manifest import DatasetError
+from schemas.dataset import DatasetError, check_digest
+from trainer.data.shard_files import ShardFiles
 from trainer.data.shard_rows import Layout, NarrowBatch, OpenShard, gather, pieces_of
-from trainer.dataset import Dataset, ShardFiles, check_digest
+from trainer.data.train_split import TrainSplit
 from trainer.order.batch_order import Batch, EndOfRun, Order, Phase, Window, slice_of
 
 __all__ = ["Job", "ReadBatch", "Reader", "ShardLost", "ShardProvider", "UseOfShards"]
@@ -41,7 +42,7 @@ class ShardProvider(Protocol):
 class Job:
     """What a reader must know; small enough to be sent to a worker."""
 
-    datasets: Sequence[Dataset]
+    datasets: Sequence[TrainSplit]
     seed: int
     phases: Sequence[Phase]
     rank: int = 0

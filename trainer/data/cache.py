@@ -30,7 +30,7 @@ from schemas.recipe import canonical_json
 from schemas.storage import StorageError
 from trainer.data.batch_reader import ShardLost
 from trainer.data.cache_quota import BLOCK_BYTES, OVERHEAD_BYTES
-from trainer.dataset import ShardFiles
+from trainer.data.shard_files import ShardFiles
 from trainer.order.batch_order import Order, Phase
 from trainer.order.mixture import normalised, parse_decimal
 from trainer.order.phases import ShardTable

@@ -21,7 +21,7 @@ from schemas.storage import Refused, StorageError
 from trainer.data.batch_reader import Job
 from trainer.data.cache import Cache, ErrorMarker, Session, readers_of, run_key
 from trainer.data.cache_quota import Quota
-from trainer.dataset import ShardFiles
+from trainer.data.shard_files import ShardFiles
 from trainer.order.batch_order import Window
 
 __all__ = ["Fetcher"]

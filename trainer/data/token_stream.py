@@ -23,7 +23,8 @@ from trainer.data.batch import TokenBatch
 from trainer.data.batch_reader import Job
 from trainer.data.cache import Cache, smallest_cache
 from trainer.data.prefetch import Prefetcher
-from trainer.dataset import Dataset, ShardFiles, open_dataset
+from trainer.data.shard_files import ShardFiles
+from trainer.data.train_split import TrainSplit, open_train_split
 from trainer.order.batch_order import ORDER_VERSION, Order, Phase
 from trainer.order.shard_table import concatenate
 
@@ -44,7 +45,7 @@ class TokenStream(IterableDataset[TokenBatch]):
 
     def __init__(
         self,
-        data: "str | Dataset | Iterable[str | Dataset]",
+        data: "str | TrainSplit | Iterable[str | TrainSplit]",
         *,
         seed: int = 0,
         phases: Sequence[Phase] | None = None,
@@ -68,8 +69,8 @@ class TokenStream(IterableDataset[TokenBatch]):
             raise ValueError(
                 f"rank={rank} of world={world}, workers={workers}: expected a rank below world, no fewer than 0 workers"
             )
-        given = [data] if isinstance(data, (str, Dataset)) else list(data)
-        self.datasets = tuple(open_dataset(each) if isinstance(each, str) else each for each in given)
+        given = [data] if isinstance(data, (str, TrainSplit)) else list(data)
+        self.datasets = tuple(open_train_split(each) if isinstance(each, str) else each for each in given)
         if phases is None:
             phases = [one_phase(self.datasets, **phase)]
         elif phase:
@@ -207,7 +208,7 @@ class TokenStream(IterableDataset[TokenBatch]):
 
 
 def one_phase(
-    datasets: Sequence[Dataset],
+    datasets: Sequence[TrainSplit],
     *,
     sequence_length: int,
     global_batch: int,

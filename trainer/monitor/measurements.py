@@ -104,7 +104,7 @@ def validation_sets(run: Resolved, copies: str) -> tuple[list[Text], Windows]:
     config, first = run.config, run.datasets[0]
     texts = []
     for dataset in {each.name: each for each in reversed(run.datasets)}.values():
-        found = validation_texts(dataset.uri, dataset.manifest, config.evaluate.max_tokens, copies)
+        found = validation_texts(dataset.dataset, config.evaluate.max_tokens, copies)
         texts += [_named(text, dataset.name) for text in found]
     if config.evaluate.files:
         texts += file_texts(config.evaluate.files, load_tokenizer(first.tokenizer), first.end_of_text)
