@@ -152,6 +152,7 @@ def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Previo
             kept=receipt["records_read"] - sum(dropped.values()),
             dropped=dropped,
             splits={split: SplitCount(**count) for split, count in receipt["splits"].items()},
+            unknown_tokens=receipt["unknown_tokens"],
         )
     return [groups[ledger] for ledger in range(len(groups))]
 
@@ -177,6 +178,7 @@ def _sum(groups: Sequence[Group]) -> SourceFunnel:
         kept=sum(group.kept for group in groups),
         dropped=dict(sorted(dropped.items())),
         splits={split: SplitCount(**count) for split, count in sorted(splits.items())},
+        unknown_tokens=sum(group.unknown_tokens for group in groups),
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.ingest.records import ConservationError
 from pipeline.pack import encode, ledger, transforms
 from pipeline.pack.previous import load_previous
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.train_bpe import TokenizerError
+from pipeline.pack.tokenize.tokenizer_file import TokenizerError
 from pipeline.pack.verify.verify import verify
 from pipeline.runtime.options import runner
 from schemas.arrow import LEDGER, SHARDS

@@ -9,15 +9,13 @@ from pipeline.pack.files import load_receipt, save_receipt, write_once, write_wo
 from pipeline.pack.groups import PackPart, pack_parts
 from pipeline.pack.previous import Previous
 from pipeline.pack.tokenize.sample import choose_sample
-from pipeline.pack.tokenize.train_bpe import (
-    TRAINER_VERSION,
+from pipeline.pack.tokenize.tokenizer_file import (
     TokenizerError,
     describe_tokenizer,
-    first_tokens,
     identity_options,
     load_tokenizer,
-    train_bpe,
 )
+from pipeline.pack.tokenize.train_bpe import TRAINER_VERSION, first_tokens, train_bpe
 from schemas import storage
 from schemas.config_model import file_of
 from schemas.generation import Tokenizer
