@@ -11,10 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline.ingest.parts import asset_digests
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError
+from pipeline.job import Decided, Job, Measured
+from pipeline.pack.encode import stage_version
 from pipeline.pack.files import write_once
 from pipeline.pack.groups import Plan
+from pipeline.pack.ledger import LEDGER_VERSION
 from schemas import storage
 from schemas.arrow import FILES, INPUTS
 from schemas.dataset import Dataset
@@ -41,21 +45,21 @@ Pieces = Iterable[tuple[str, PieceReceipt]]  # with their source
 def make_generation(
     plan: Plan,
     receipts: Sequence[dict[str, Any]],
-    recipe: Recipe,
-    pieces: Pieces,
+    job: Job,
+    measured: Measured,
+    decided: Decided,
     previous: Dataset | None,
-    code: Mapping[str, str],
-    assets: Mapping[str, str],
-    decision: str,
 ) -> Manifest:
     """Write the generation's tables and say what it is; nothing is committed yet.
 
     `receipts` are what the pipeline left. Raises ConservationError when records read are not kept plus dropped.
     """
+    recipe, assets = job.recipe, asset_digests(job.recipe)
+    code = {**job.code(), "pack": stage_version(), "ledger": LEDGER_VERSION}
     by_group = {receipt["group"]: receipt for receipt in receipts if "group" in receipt}
     assert sorted(by_group) == sorted(group.ledger for group in plan.groups), "a group has no ledger"
     groups = _groups(plan, by_group, previous)
-    inputs = _inputs(pieces, previous)
+    inputs = _inputs(measured.pieces(), previous)
     _check_conservation(groups, inputs)
     files = _files(plan, receipts, by_group, recipe, previous)
     shards_file = FileRef(**next(iter(by_group.values()))["table"])
@@ -92,9 +96,9 @@ def make_generation(
         parts=_parts(plan, previous),
         groups=groups,
         funnel=_funnel(groups),
-        assets=dict(assets),
-        decision=decision,
-        code=dict(code),
+        assets=assets,
+        decision=decided.decision,
+        code=code,
         platform={
             "machine": platform.machine(),
             "system": platform.system(),

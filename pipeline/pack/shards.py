@@ -47,7 +47,8 @@ class Places:
 
 def no_places(count: int) -> Places:
     """Room for the places of some documents."""
-    return Places(*(np.zeros(count, dtype) for dtype in (np.uint32, np.uint32, np.uint64, np.uint32, np.uint32)))
+    shard, row, num_tokens, num_unknown = (np.zeros(count, np.uint32) for _ in range(4))
+    return Places(shard, row, np.zeros(count, np.uint64), num_tokens, num_unknown)
 
 
 def tags_of(languages: Sequence[str | None], partition_by: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """What ends, begins and separates documents never comes out of a text, with any kind of tokenizer."""
 
 import functools
+import io
 import json
 
 import pyarrow as pa
@@ -20,7 +21,9 @@ from pipeline.pack.tokenize.tokenizer_file import (
     reserved_ids,
 )
 from pipeline.pack.tokenize.train_bpe import train_bpe
+from schemas.manifest import read_shards
 from schemas.recipe import TokenizerOptions
+from tests.pack.corpus import Corpus, Doc, recipe
 
 SPECIAL = ["<unk>", "<s>", "</s>", "[SEP]", "<|endoftext|>"]
 LETTERS = ["a", "b", "<", ">", "/", "s", "[", "]", "S", "E", "P", "▁", "</", "|", "▁a", "ab", "s>"]
@@ -178,3 +181,57 @@ def test_a_sentencepiece_model_is_told_from_json_with_how_to_convert_it():
         load_tokenizer(piece, "t.model")
     with pytest.raises(TokenizerError, match=r"not a tokenizer.json: expected a JSON object"):
         load_tokenizer(b"[1]", "t.json")
+
+
+# ---------------------------------------------------------------- a dataset
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    corpus = Corpus(tmp_path / "in")
+    texts = ["a ab </s> a", "ab q", "s </s>", "a", "b a", "<s> ab"]
+    corpus.add("web", [Doc(f"d{n}", text, validation=n % 3 == 0) for n, text in enumerate(texts)])
+    return corpus
+
+
+def pack(corpus, tmp_path, data, name="ds", **tokenizer):
+    (tmp_path / "t.json").write_bytes(data)
+    said = io.StringIO()
+    options = recipe(tokenizer={"file": str(tmp_path / "t.json"), "end_of_text": "</s>", **tokenizer})
+    manifest = corpus.pack(options, tmp_path / name, stream=said)
+    paths = read_shards(str(tmp_path / name), manifest)["path"].to_pylist()
+    tables = [pa.ipc.open_file(pa.memory_map(str(tmp_path / name / path))).read_all() for path in paths]
+    return manifest, [ids for table in tables for ids in table["tokens"].to_pylist()], said.getvalue()
+
+
+def test_documents_of_shards_begin_and_end_with_their_tokens_and_hold_none(corpus, tmp_path):
+    _, documents, _ = pack(corpus, tmp_path, KINDS["unigram"], begin_of_text="<s>")
+    assert len(documents) == 6
+    for ids in documents:
+        assert (ids[0], ids[-1], ids.count(1), ids.count(2)) == (1, 2, 1, 1)
+
+
+def test_unknown_tokens_are_counted_and_many_of_them_are_told(corpus, tmp_path):
+    manifest, documents, said = pack(corpus, tmp_path, KINDS["wordlevel"])
+    unknown = sum(ids.count(0) for ids in documents)
+    assert (manifest.tokenizer.unknown.id, unknown) == (0, 4)  # `</s>` twice, `<s>` and `q`
+    assert manifest.funnel.unknown_tokens == manifest.funnel.sources["web"].unknown_tokens == unknown
+    assert "of the tokens are <unk>: their text is lost for training" in said
+    manifest, _, said = pack(corpus, tmp_path, KINDS["byte-level"], "bytes")
+    assert (manifest.tokenizer.unknown, manifest.funnel.unknown_tokens) == (None, 0)
+    assert "of the tokens are" not in said
+
+
+def test_a_begin_of_text_that_the_file_would_put_is_told_where_the_recipe_has_none(corpus, tmp_path):
+    tokenizer = tokenizers.Tokenizer.from_buffer(KINDS["unigram"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    data = tokenizer.to_str().encode()
+    _, documents, said = pack(corpus, tmp_path, data)
+    assert "t.json puts <s> before a text" in said
+    assert "tokenizer.begin_of_text=<s> puts it there" in said
+    assert all(1 not in ids for ids in documents)
+    _, documents, said = pack(corpus, tmp_path, data, "begun", begin_of_text="<s>")
+    assert "before a text" not in said
+    assert all(ids[0] == 1 for ids in documents)

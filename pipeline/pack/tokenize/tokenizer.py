@@ -1,4 +1,4 @@
-"""The dataset's tokenizer: settled at generation 1, the same ever after. Contracts, section 5."""
+"""The dataset's tokenizer: resolved at generation 1, the same in all later ones. Contracts, section 5."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from schemas.manifest import named_by_content, read_manifest
 from schemas.recipe import Recipe, TokenizerOptions, canonical_json
 from schemas.text_format import plural
 
-__all__ = ["check_tokenizer", "inspect", "settle_tokenizer", "train_from_parts", "train_tokenizer"]
+__all__ = ["check_tokenizer", "inspect", "resolve_tokenizer", "train_from_parts", "train_tokenizer"]
 
 
-def settle_tokenizer(
+def resolve_tokenizer(
     parts: Sequence[PackPart], recipe: Recipe, dataset: str, work: str, previous: Dataset | None
 ) -> Tokenizer:
     """Load or train the tokenizer and put it into the dataset; in later generations, the one that is there.
