@@ -137,8 +137,8 @@ def _size(text: str) -> int:
 @contextlib.contextmanager
 def _job(options: argparse.Namespace, beam_options: list[str], dry: bool = False) -> Iterator:  # type: ignore[type-arg]
     """The job that the command line asks for; holds the lock on its output unless `dry`."""
-    from pipeline.curate import Job
     from pipeline.ingest.work_cleanup import swept_work
+    from pipeline.job import Job
     from pipeline.runtime.cluster_jobs import cancel_recorded_job
     from pipeline.runtime.options import runner
     from schemas import storage

@@ -222,7 +222,10 @@ class TokenizerOptions(Section):
     file: str | None = Field(default=None, description="a tokenizer.json to load; the rest is for training one")
     vocab_size: int = Field(default=32_000, ge=257, le=1 << 24)
     sample_bytes: int = Field(default=256 * MIB, gt=0, description="text of kept documents to train on")
-    end_of_text: str = Field(default="<|endoftext|>", min_length=1)
+    end_of_text: str = Field(default="<|endoftext|>", min_length=1, description="the token that ends every document")
+    begin_of_text: str | None = Field(
+        default=None, min_length=1, description="the token that begins every document; default: none does"
+    )
     special_tokens: list[str] = Field(default=[], description="further special tokens of a trained tokenizer")
 
 
@@ -296,6 +299,9 @@ class Recipe(Section):
         as the manifest's `assets` and tokenizer."""
         data = self.model_dump(mode="json", exclude={"output", "work"})
         data["tokenizer"]["file"] = self.tokenizer.file is not None
+        # A key of later versions counts where it is used, so that older datasets keep their digests.
+        if self.tokenizer.begin_of_text is None:
+            del data["tokenizer"]["begin_of_text"]
         data["measure"]["url_block_list"] = self.measure.url_block_list is not None
         del data["measure"]["language_model"]
         for module in data["modules"]:
