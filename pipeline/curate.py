@@ -25,10 +25,12 @@ from pipeline.pack.pack import pack
 from pipeline.pack.previous import Previous, load_previous
 from pipeline.pack.reuse_shards import check_sizes
 from pipeline.pack.tokenize.tokenizer import check_tokenizer
+from pipeline.recipe_checks import check_labels
 from pipeline.report.labels import meaning
 from pipeline.runtime.progress import ProgressLine
 from pipeline.select.decision.survivor_order import check_preferences
 from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, select, verdict_uri
+from pipeline.source_roots import record_roots
 from schemas.arrow import document_schema
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
@@ -110,6 +112,7 @@ def curate(job: Job) -> Manifest:
     if planned.previous:
         check_sizes(job.output, planned.previous.shards, planned.previous.files)
     with swept_work(job.work, job.output):
+        record_roots(job.work, job.recipe.sources)
         ingest(job, planned)
         measured = load_measured(job, planned)
         if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, _code(job)):
@@ -127,6 +130,7 @@ def plan(job: Job) -> Planned:
     resolve_rules(job.recipe.rules)
     check_preferences(job.recipe.prefer, document_schema(1, SIGNAL_NAMES).names)
     check_assets(job.recipe.measure)
+    check_labels(job.recipe)
     check_tokenizer(job.recipe.tokenizer)
     previous = load_previous(job.output)
     tasks = plan_tasks(job.recipe.sources, job.recipe.read, fingerprint(job.recipe))
@@ -139,7 +143,7 @@ def plan(job: Job) -> Planned:
 def ingest(job: Job, planned: Planned) -> None:
     """Read, extract and measure every task whose parts do not exist yet."""
     tasks = [task for task in planned.tasks if task.key not in planned.done]
-    job.say(f"ingest   {plural(len(planned.tasks), 'part')} to make, {len(planned.done):,} there already")
+    job.say(f"ingest   {plural(len(tasks), 'task')} to do, {len(planned.done):,} of {len(planned.tasks):,} done before")
     if not tasks:
         return
     # The largest first, so that no worker is left with a large one at the end.
@@ -191,7 +195,7 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Previous | N
         raise NothingKept(decided.funnel)
     kept_bytes = decided.funnel.kept_bytes
     job.say(f"pack     {plural(decided.funnel.kept, 'document')} kept")
-    with ProgressLine(job.progress, "pack", kept_bytes, len(measured.parts), job.stream):
+    with ProgressLine(job.progress, "pack", kept_bytes, 0, job.stream):  # a part without kept rows is never counted
         return pack(
             measured.parts,
             lambda part: decided.verdicts[part.number],

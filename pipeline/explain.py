@@ -16,7 +16,7 @@ from schemas.manifest import DatasetError
 from schemas.recipe import Recipe
 from schemas.text_format import bits, number, plural
 
-__all__ = ["explain"]
+__all__ = ["explain", "find_places"]
 
 CAPTURES = 5  # of one URL that are told in full
 TEXT_LINES, TEXT_WIDTH = 12, 100
@@ -31,7 +31,7 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
     Raises DatasetError where nothing of that name was read, naming like URLs that were.
     """
     opened = open_dataset(dataset, generation)
-    places = _places(opened, document)
+    places = find_places(opened, document)
     if not places:
         raise DatasetError(_not_found(opened, document))
     parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
@@ -46,7 +46,7 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
     return "\n\n".join(stories)
 
 
-def _places(dataset: Dataset, document: str) -> list[Place]:
+def find_places(dataset: Dataset, document: str) -> list[Place]:
     """Where a document stands: by the indexes if they know it, else by reading the ledgers' columns of names."""
     if re.fullmatch(r"[0-9a-fA-F]{32}", document):
         doc_id = bytes.fromhex(document)
@@ -106,9 +106,8 @@ def _fields(pairs: list[tuple[str, str]]) -> list[str]:
 
 def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Where it was read and what it is."""
-    inside = f", {row['offset']:,} decoded bytes in" if row["offset"] else ""
     pairs = [("document", row["doc_id"].hex()), ("record", row["record_id"] or "")]
-    pairs += [("read from", f"{row['source']}: {row['input']} at {row['position']:,}{inside}")]
+    pairs += [("read from", f"{row['source']}: {_place_in_file(row)}")]
     if stored is not None:
         date = _date(stored["date"]) if stored["date"] is not None else ""
         status = f"status {stored['status']}" if stored["status"] is not None else ""
@@ -119,6 +118,15 @@ def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[
         pairs += [("text", f"{words}{bits(row['num_bytes'])}, language {row['language'] or 'unknown'}")]
         pairs += [("edits", _edits(row, stored))]
     return pairs
+
+
+def _place_in_file(row: dict[str, Any]) -> str:
+    """A file of the crawl and where in it a record lies."""
+    if str(row["input"]).lower().endswith((".parquet", ".pq")):
+        return f"{row['input']}, row {row['position']:,}"
+    if not row["offset"]:
+        return f"{row['input']}, from byte {row['position']:,}"
+    return f"{row['input']}, {row['offset']:,} bytes into what is unpacked from byte {row['position']:,} on"
 
 
 def _date(millis: int) -> str:
@@ -211,7 +219,7 @@ def _text(text: str) -> list[str]:
     for line in text.splitlines():
         lines += textwrap.wrap(line, TEXT_WIDTH) or [""]
         if len(lines) > TEXT_LINES:
-            return [f"  | {line}" for line in lines[:TEXT_LINES]] + ["  | ..."]
+            return [f"  | {line}" for line in lines[:TEXT_LINES]] + ["  | ...  (--text prints all of it)"]
     return [f"  | {line}" for line in lines]
 
 

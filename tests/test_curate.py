@@ -396,7 +396,7 @@ def test_a_recipe_that_cannot_work_is_refused_before_anything_is_read(
 def test_an_output_that_cannot_be_is_one_message(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "file").touch()
     assert run(recipe, tmp_path / "file" / "out") == 1
-    assert "nothing can be written there" in capsys.readouterr().err
+    assert "cannot be written to: a file stands where its folder would be" in capsys.readouterr().err
 
 
 def test_plan_tells_what_is_left_and_makes_nothing(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -68,7 +68,7 @@ def test_a_kept_document_tells_where_it_came_from_and_where_it_went(dataset: str
             "http://x/kept",
             f"  document   {identity('http://x/kept').hex()}",
             "  record     urn:http://x/kept",
-            "  read from  web: a.warc.gz at 1,234, 56 decoded bytes in",
+            "  read from  web: a.warc.gz, 56 bytes into what is unpacked from byte 1,234 on",
             "  answer     2026-11-18 11:06:40 UTC, status 200, text/html, charset utf-8",
             "  text       11 words, 65 B, language en",
             "",

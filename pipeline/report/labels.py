@@ -1,6 +1,6 @@
 """What codes mean: reasons that are no rule of the recipe, and language labels."""
 
-__all__ = ["language_name", "meaning"]
+__all__ = ["language_labels", "language_name", "meaning"]
 
 MEANINGS = {
     "read.type": "a record without a page of its own: revisit, resource, unknown",
@@ -42,6 +42,11 @@ LANGUAGES = {
     "vi": "Vietnamese", "zh": "Chinese",
 }
 # fmt: on
+
+
+def language_labels() -> dict[str, str]:
+    """Labels by the English names of languages, in lower case."""
+    return {name.lower(): label for label, name in LANGUAGES.items()}
 
 
 def meaning(rule: str) -> str:

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL_BYTES = 64 << 20
 MOST_A_CORE = 16  # more processes would only fill the memory
 FLINK_VERSION = "1.19"
+OWN_OPTIONS = ("--output", "--work", "--workers", "--memory")  # of `gristmill run`, for a typing error's hint
 # Names of runners that take options which only their job server knows.
 PORTABLE = ("FlinkRunner", "PortableRunner", "PrismRunner")
 LOCAL = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 def _unknown_option(flag: str) -> str:
     """Beam drops an option that it does not know; a typing error must not change where a job runs."""
     name = flag.partition("=")[0]
-    near = difflib.get_close_matches(name, ["--workers", *_parser()._option_string_actions], n=1)
+    near = difflib.get_close_matches(name, [*OWN_OPTIONS, *_parser()._option_string_actions], n=1)
     return f"{name}: neither Gristmill nor Beam knows it" + (f"; did you mean {near[0]}?" if near else "")
 
 
