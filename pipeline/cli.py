@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gristmill",
         description="Raw web crawls in, training-ready token shards out.",
-        epilog="Any further option of `run` goes to Beam, as in --runner=FlinkRunner.",
+        epilog="Any further option of `run` goes to Beam, as in --runner=FlinkRunner. "
+        "A model is trained on a dataset by `gristmill train CONFIG`: see `gristmill train --help`.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gristmill {_version()}")
@@ -341,9 +342,9 @@ def _verify(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _files(options: argparse.Namespace, _: list[str]) -> None:
-    from schemas.manifest import files
+    from schemas.dataset import open_dataset
 
-    for path in files(options.dataset, options.kind, options.generation, options.split):
+    for path in open_dataset(options.dataset, options.generation).files(options.kind, options.split):
         print(path)
 
 

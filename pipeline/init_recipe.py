@@ -5,7 +5,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pipeline.ingest.plan import EXTENSIONS, FORMATS, format_of
+from pipeline.ingest.bytes.compression import EXTENSIONS
+from pipeline.ingest.sources import FORMATS, format_of, is_side_file
 from schemas import storage
 from schemas.recipe import RecipeError
 from schemas.text_format import bits, plural
@@ -111,16 +112,21 @@ def _crawl_files(crawl: str) -> tuple[str, list[storage.Stat]]:
 
 
 def _inputs(root: str, files: list[storage.Stat]) -> tuple[list[str], list[int]]:
-    """Globs for the crawl files, one an ending, the most frequent first; and the sizes of the files they match."""
-    endings: Counter[str] = Counter()
-    sizes = []
-    for file in files:
-        name = file.uri.removeprefix(root).lstrip("/")
-        hidden = any(part.startswith((".", "_")) for part in name.split("/"))
-        if not hidden and format_of(name) is not None:
-            endings[_ending(name)] += 1
-            sizes.append(file.size)
-    return [f"**/*{ending}" for ending, _ in endings.most_common()], sizes
+    """Globs for the crawl files, one an ending, the most frequent first; and the sizes of the files they match.
+
+    Plain text counts where there is nothing else: beside a crawl it is most often a note about it.
+    """
+    names = {file.uri.removeprefix(root).lstrip("/"): file.size for file in files}
+    found = {name: format_of(name) for name in names if not _is_hidden(name) and not is_side_file(name)}
+    formats = {form for form in found.values() if form}
+    wanted = formats - {"text"} or formats
+    crawl = [name for name, form in found.items() if form in wanted]
+    endings = Counter(map(_ending, crawl))
+    return [f"**/*{ending}" for ending, _ in endings.most_common()], [names[name] for name in crawl]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
 def _ending(name: str) -> str:

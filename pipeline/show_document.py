@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from pipeline.explain import find_places
-from pipeline.ingest.plan import WHOLE, format_of
+from pipeline.ingest.formats.parquet import WHOLE
 from pipeline.ingest.read import read_piece
 from pipeline.ingest.receipts import Piece
 from pipeline.ingest.records import Record
-from pipeline.report.dataset import Dataset, Place, open_dataset, open_parts
+from pipeline.ingest.sources import format_of
+from pipeline.report.part_files import open_parts
 from pipeline.report.sample_texts import final_texts
 from pipeline.source_roots import roots_of
 from schemas import storage
-from schemas.manifest import DatasetError
+from schemas.dataset import Dataset, DatasetError, Place, open_dataset
 from schemas.recipe import Recipe, Source
 
 __all__ = ["show_page", "show_text"]
@@ -56,7 +56,7 @@ def show_page(dataset: str, work: str | None, document: str, generation: int | N
 
 def _choose(dataset: Dataset, document: str) -> tuple[Place, dict[str, Any]]:
     """The kept record of that name, else the first."""
-    rows = dataset.rows(find_places(dataset, document))
+    rows = dataset.rows(dataset.places_of(document))
     if not rows:
         raise DatasetError(f"{dataset.uri}: nothing called {document} was read; `gristmill explain` names the nearest")
     return min(rows.items(), key=lambda found: (not found[1]["kept"], found[0]))

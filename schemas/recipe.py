@@ -44,13 +44,22 @@ class Source(Section):
     inputs: list[str] = Field(
         default=["**"], min_length=1, description="globs below the root, or @FILE with one path a line"
     )
-    format: Literal["auto", "warc", "jsonl", "parquet"] = Field(
-        default="auto", description="auto: by the file's name; warc covers WET and ARC"
+    format: Literal["auto", "warc", "jsonl", "parquet", "arrow", "csv", "tsv", "text"] = Field(
+        default="auto",
+        description="auto: by the file's name; warc covers WET and ARC, jsonl any JSON; text: a document a file",
     )
-    text_field: str = Field(default="text", description="JSONL and Parquet: the field with the text")
-    id_field: str = Field(default="id", description="JSONL and Parquet: the field with the record's id")
-    url_field: str = Field(default="url", description="JSONL and Parquet: the field with the URL")
-    date_field: str = Field(default="date", description="JSONL and Parquet: the field with an ISO 8601 date")
+    text_field: str = Field(
+        default="text", min_length=1, description="the field with the text; a dotted path leads into nested ones"
+    )
+    id_field: str = Field(default="id", min_length=1, description="the field with the record's id")
+    url_field: str = Field(default="url", min_length=1, description="the field with the URL")
+    date_field: str = Field(default="date", min_length=1, description="the field with an ISO 8601 date")
+    columns: list[str] | None = Field(
+        default=None, min_length=1, description="CSV and TSV without a row of names: the columns' names, in order"
+    )
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="CSV: what parts columns; default by format"
+    )
 
 
 class Read(Section):
@@ -64,6 +73,10 @@ class Read(Section):
         default=["text/html", "application/xhtml+xml", "text/plain"], description="responses of other types are dropped"
     )
     conversions: bool = Field(default=True, description="read WET conversion records as text")
+    resources: bool = Field(default=True, description="read WARC resource records, pages that no server sent")
+    truncated: Literal["keep", "drop"] = Field(
+        default="keep", description="pages that break off: WARC-Truncated, or chunks without the last one"
+    )
 
 
 class Extract(Section):

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.numba_kernels import njit
 from pipeline.text.affixes import mark_affixes, packed
 from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
+from pipeline.text.lines import LINES_VERSION, read_lines
 from pipeline.text.utf8 import (
     ALONE,
     CUT,
@@ -43,7 +44,7 @@ __all__ = [
     "mark_tokens",
 ]
 
-TOKENS_VERSION = "tokens-1"
+TOKENS_VERSION = f"tokens-1/{LINES_VERSION}"
 
 # What a token is.
 WORD_TOKEN = 1 << 0  # not made of symbols alone
@@ -62,9 +63,10 @@ STOP_WORD_SHIFT = 8  # from here on, one bit for each of Gopher's eight stop wor
 
 @njit(nogil=True)
 def decode_text(data: Any, start: int, end: int, table: Any, points: Any, flags: Any, places: Any) -> int:
-    """Write code points, their flags and (unless `places` is empty) their first bytes; returns how many there are.
+    """Write code points, their flags and (unless `places` is empty) their first bytes; return how many there are.
 
-    `places` counts from `start` and gets one more entry, `end`.
+    `places` counts from `start` and gets one more entry, `end`. Without places the text is for measuring, and is read
+    by the law of line ends (lines.py).
     """
     blocks, classes, meanings, _, _ = table
     keep_places = places.size > 0
@@ -82,8 +84,9 @@ def decode_text(data: Any, start: int, end: int, table: Any, points: Any, flags:
         points[n] = point
         flags[n] = meanings[classes[np.int64(blocks[point >> 7]) << 7 | (point & 127)]]
         n += 1
-    if keep_places:
-        places[n] = end - start
+    if not keep_places:
+        return read_lines(points, flags, n)
+    places[n] = end - start
     return n
 
 

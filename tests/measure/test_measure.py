@@ -85,7 +85,7 @@ def test_output_changes_only_with_the_version():
     assert row["language"] == "en"
 
 
-GOLDEN_VERSION = "1/chars-1/tokens-1/fasttext-1/1/shingles-1/words-1"
+GOLDEN_VERSION = "1/chars-1/tokens-1/lines-1/fasttext-1/1/shingles-1/words-1"
 GOLDEN = {
     "gopher.num_words": 63.0,
     "gopher.mean_word_length": 3.873015873015873,
