@@ -1,4 +1,4 @@
-"""`gristmill explain`: one document's whole story, from the archive it was read in to its place in a shard."""
+"""`gristmill explain`: one document from the archive that it was read from to its place in a shard."""
 
 import datetime
 import re
@@ -17,7 +17,7 @@ from schemas.text_format import bits, number, plural
 
 __all__ = ["explain"]
 
-CAPTURES = 5  # of one URL that are told in full
+CAPTURES = 5  # of one URL that are explained in full
 TEXT_LINES, TEXT_WIDTH = 12, 100
 JOINERS = "\u200c\u200d"  # words of Persian and of Indian languages are written with them
 ALIKE = 5  # documents that a kept one stands for
@@ -25,7 +25,7 @@ SCANNED_ROWS = 10_000_000  # rows of ledgers that are read to find them
 
 
 def explain(dataset: str, work: str | None, document: str, generation: int | None = None) -> str:
-    """The story of a document, told by URL, doc_id (32 hex digits) or record id; every capture of a URL.
+    """Explain a document, named by URL, doc_id (32 hex digits) or record id; every capture of a URL.
 
     Raises DatasetError where nothing of that name was read, naming like URLs that were.
     """
@@ -36,13 +36,13 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
     parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
     rows = opened.rows(places)
     recipe = opened.recipe()
-    stories = [_story(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
+    explained = [_explain_record(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
     if len(places) > 1:
-        stories.insert(
+        explained.insert(
             0,
             f"{len(places):,} records of {document}" + (f"; the first {CAPTURES}:" if len(places) > CAPTURES else ":"),
         )
-    return "\n\n".join(stories)
+    return "\n\n".join(explained)
 
 
 def _not_found(dataset: Dataset, document: str) -> str:
@@ -65,7 +65,7 @@ def _spellings(url: str) -> list[str]:
     return [variant for variant in variants if variant != url]
 
 
-def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, row: dict[str, Any]) -> str:
+def _explain_record(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, row: dict[str, Any]) -> str:
     part, part_row = dataset.part_of(place)
     stored: dict[str, Any] | None = parts.take(part, [part_row])[1].to_pylist()[0] if part in parts else None
     lines = [str(row["url"] or row["record_id"] or row["doc_id"].hex())]
@@ -137,7 +137,7 @@ def _verdict(dataset: Dataset, row: dict[str, Any]) -> list[str]:
     else:
         lines = ["", f"  DROPPED in {row['stage']} by {row['rule']}{_measured(row)}"]
         lines += [f"  {meaning(row['rule'])}"] if meaning(row["rule"]) else []
-    for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest twin")):
+    for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest duplicate")):
         if row[name] is not None and not (name == "twin" and row["twin"] == row["duplicate_of"]):
             lines.append(f"  {title} {_called(dataset, row[name])}")
     if row["cluster"] is not None and (row["cluster_size"] or 0) > 1:

@@ -67,7 +67,7 @@ def run(recipe: Path, output: Path, *more: str) -> int:
 
 
 def checked(output: Path, capsys: pytest.CaptureFixture[str]) -> dict:
-    """What `verify --json` says of a sound dataset."""
+    """What `verify --json` says of a valid dataset."""
     capsys.readouterr()
     assert main(["verify", str(output), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -214,7 +214,7 @@ def test_an_input_of_junk_is_told_as_such_and_no_threshold_is_blamed(recipe: Pat
         path.write_text("{not json\n")
     assert run(recipe, tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert "dropped most by read.damaged 2; read.damaged: bytes that are no record" in error
+    assert "dropped most by read.damaged 2; read.damaged: bytes that are not a record" in error
     assert "rules." not in error
 
 

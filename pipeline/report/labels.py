@@ -7,7 +7,7 @@ MEANINGS = {
     "read.status": "the server did not answer 200",
     "read.redirect": "the server sent the crawler elsewhere",
     "read.mime": "no page: a type that the recipe does not read",
-    "read.damaged": "bytes that are no record, or a record that is not whole",
+    "read.damaged": "bytes that are not a record, or an incomplete record",
     "read.too_long": "longer than read.max_record_bytes",
     "read.decoded_too_long": "longer than read.max_decoded_bytes when unpacked",
     "read.ratio": "packed more tightly than read.max_ratio",
@@ -50,7 +50,7 @@ def language_labels() -> dict[str, str]:
 
 
 def meaning(rule: str) -> str:
-    """What a reason says, in words; empty for one that is not known here."""
+    """What a reason means, in words; empty for one that is not known here."""
     return MEANINGS.get(rule, "")
 
 

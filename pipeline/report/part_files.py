@@ -35,7 +35,7 @@ class Parts:
         return sorted(self._uris)
 
     def batches(self, part: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        """A part's rows in order, only the columns asked for (those it has; None: all)."""
+        """A part's rows in order, only the columns that are wanted (those it has; None: all)."""
         uri = self._uris[part]
         path = storage.local_path(uri)
         with pa.memory_map(str(path)) if path is not None else storage.open_input(uri) as source:
@@ -48,7 +48,7 @@ class Parts:
                     yield reader.get_batch(index)
 
     def take(self, part: int, rows: Iterable[int], columns: Sequence[str] | None = None) -> tuple[list[int], pa.Table]:
-        """Some rows of a part, sorted by number, with the columns asked for (None: all)."""
+        """Some rows of a part, sorted by number, with the columns that are wanted (None: all)."""
         wanted = sorted(set(rows))
         found: list[pa.RecordBatch] = []
         first = position = 0
@@ -76,13 +76,13 @@ def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = 
     wanted: dict[str, list[int]] = {}
     for number in range(len(parts)) if only is None else sorted(set(only)):
         wanted.setdefault(parts[number].sha256, []).append(number)  # parts without a row may be equal
-    asked = sum(map(len, wanted.values()))
-    if not asked:
+    num_wanted = sum(map(len, wanted.values()))
+    if not num_wanted:
         return Parts({}, "")
     uris: dict[int, str] = {}
     try:
         uris = _decided_parts(folder, dataset.manifest.decision, wanted)
-        if len(uris) == asked:
+        if len(uris) == num_wanted:
             return Parts(uris, "")
         receipts = [stat.uri for stat in storage.list_files(storage.join(folder, "receipts"))]
         # Small files, each a round trip in a bucket.
@@ -92,13 +92,12 @@ def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = 
                     uri = storage.join(folder, receipt.path)
                     if receipt.sha256 in wanted and storage.exists(uri):
                         uris |= dict.fromkeys(wanted[receipt.sha256], uri)
-                if len(uris) == asked:
+                if len(uris) == num_wanted:
                     return Parts(uris, "")
     except storage.StorageError as error:
         return Parts({}, f"{error}.")
-    return Parts(
-        uris, f"{folder} lacks {asked - len(uris):,} of {plural(asked, 'part')}; give --work if they lie elsewhere."
-    )
+    lacking = f"{num_wanted - len(uris):,} of {plural(num_wanted, 'part')}"
+    return Parts(uris, f"{folder} lacks {lacking}; give --work if they lie elsewhere.")
 
 
 def _decided_parts(folder: str, decision: str, wanted: Mapping[str, list[int]]) -> dict[int, str]:
@@ -121,4 +120,4 @@ def _read_receipt(uri: str) -> Receipt | None:
     try:
         return Receipt.from_json(storage.read(uri))
     except ValueError:
-        return None  # a damaged one, which the next run writes anew
+        return None  # a corrupt one, which the next run writes anew

@@ -94,7 +94,7 @@ class _Parser(_BeamArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Every option of Beam's own; what was not given is None, so that a default is told from a wish."""
+    """Every option of Beam's own; what was not given is None, so that a default is known from a preference."""
     parser = _Parser(allow_abbrev=False, add_help=False)
     for section in dict.fromkeys(PipelineOptions.__subclasses__()):
         section._add_argparse_args(parser)
@@ -128,7 +128,7 @@ def _runner_name(given: str | None) -> str:
 
 
 def _local_processes(given: argparse.Namespace, workers: int | None) -> int | None:
-    """How many local processes were asked for; None: by the size of the job."""
+    """How many local processes are demanded; None: by the size of the job."""
     number, mode = given.direct_num_workers, given.direct_running_mode
     if workers is not None and (number is not None or mode is not None):
         raise ValueError(f"--workers {workers} and --direct_* both say how many processes: give one of them")
