@@ -22,10 +22,12 @@ from pipeline.measure.registry import check_assets, load_registry
 from pipeline.pack.pack import pack
 from pipeline.pack.reuse_shards import check_sizes
 from pipeline.pack.tokenize.tokenizer import check_tokenizer
+from pipeline.recipe_checks import check_labels
 from pipeline.report.labels import meaning
 from pipeline.runtime.progress import ProgressLine
 from pipeline.select.decision.survivor_order import check_preferences
 from pipeline.select.select import Funnel, decision_digest, select, verdict_uri
+from pipeline.source_roots import record_roots
 from schemas.arrow import TEXT_PART
 from schemas.dataset import Dataset, open_newest
 from schemas.generation import Manifest
@@ -47,6 +49,7 @@ def curate(job: Job) -> Manifest:
     if planned.previous:
         check_sizes(planned.previous)
     with swept_work(job.work, job.output):
+        record_roots(job.work, job.recipe.sources)
         ingest(job, planned)
         measured = load_measured(job, planned)
         if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, job.code()):
@@ -66,6 +69,7 @@ def plan(job: Job) -> Planned:
     columns = [name for group in registry.groups for name in group.columns]
     check_preferences(job.recipe.prefer, [*TEXT_PART.names, *columns])
     check_assets(job.recipe)
+    check_labels(job.recipe)
     check_tokenizer(job.recipe.tokenizer)
     previous = open_newest(job.output)
     tasks = plan_tasks(job.recipe.sources, job.recipe.read, fingerprint(job.recipe))
@@ -97,7 +101,8 @@ def ingest(job: Job, planned: Planned) -> None:
         for task in planned.tasks
         if task.key in planned.unmeasured
     ]
-    job.say(f"ingest   {plural(len(read), 'part')} to make, {len(planned.tasks) - len(read):,} there already")
+    before = len(planned.tasks) - len(read)
+    job.say(f"ingest   {plural(len(read), 'task')} to do, {before:,} of {len(planned.tasks):,} done before")
     if stored:
         job.say(f"measure  {measure_line(planned)}")
     tasks = read + stored
@@ -171,7 +176,8 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Dataset | No
     if not decided.funnel.kept:
         raise NothingKept(decided.funnel)
     job.say(f"pack     {plural(decided.funnel.kept, 'document')} kept")
-    with ProgressLine(job.progress, "pack", decided.funnel.kept_bytes, len(measured.parts), job.stream):
+    kept_bytes = decided.funnel.kept_bytes
+    with ProgressLine(job.progress, "pack", kept_bytes, 0, job.stream):  # a part without kept rows is never counted
         return pack(job, measured, decided, previous)
 
 

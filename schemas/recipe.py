@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config_model import ConfigError as RecipeError
 from schemas.config_model import Section, load_model
@@ -172,8 +172,18 @@ def _kind_of_bound(value: Any) -> str:
     return "labels" if isinstance(value, list) else "rule" if isinstance(value, dict | Rule) else "threshold"
 
 
+def _number_or_list(value: Any) -> Any:
+    """Say of a word what a rule takes: of `not_wanted: en` neither a number nor a list alone can be told."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            raise ValueError(f"{value!r}: expected a number, or for labels a list, as in [en, de]") from None
+    return value
+
+
 Bound = Annotated[
-    Annotated[float, Tag("threshold")]
+    Annotated[float, BeforeValidator(_number_or_list), Tag("threshold")]
     | Annotated[list[str], Tag("labels")]
     | Annotated[Rule, Tag("rule")]
     | Annotated[None, Tag("off")],
