@@ -7,6 +7,7 @@ WORKDIR /gristmill
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schemas schemas
 COPY pipeline pipeline
+COPY deploy/flink/worker_pool.py deploy/flink/worker_pool.py
 RUN pip install --no-cache-dir --constraint constraints.txt .
 WORKDIR /
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.runtime.interrupt import interrupt_quietly
-from pipeline.runtime.quiet import import_beam, quiet_beam, without_pandas
+from pipeline.runtime.quiet import import_beam, quiet_beam
 
 __all__ = ["main"]
 
@@ -27,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     quiet_beam()
     if arguments is None:
-        without_pandas()
         interrupt_quietly()
     try:
         return int(options.command(options, rest) or 0)
@@ -52,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gristmill",
         description="Raw web crawls in, training-ready token shards out.",
-        epilog="Any further option of `run` goes to Beam, as in --runner=FlinkRunner.",
+        epilog="Any further option of `run` goes to Beam, as in --runner=FlinkRunner. "
+        "A model is trained on a dataset by `gristmill train CONFIG`: see `gristmill train --help`.",
     )
     parser.add_argument("--version", action="version", version=f"gristmill {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -261,9 +261,9 @@ def _verify(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _files(options: argparse.Namespace, _: list[str]) -> None:
-    from schemas.manifest import files
+    from schemas.dataset import open_dataset
 
-    for path in files(options.dataset, options.kind, options.generation, options.split):
+    for path in open_dataset(options.dataset, options.generation).files(options.kind, options.split):
         print(path)
 
 

@@ -3,24 +3,26 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.ingest.receipts import PartRef, Task
-from pipeline.pack.previous import Previous
 from pipeline.select.select import verdict_uri
 from schemas import storage
 from schemas.config_model import shown
-from schemas.manifest import read_named
-from schemas.recipe import Recipe, RecipeError, stored_recipe
+from schemas.dataset import Dataset
+from schemas.recipe import Recipe, RecipeError
 
-__all__ = ["check_same_dataset", "recorded_recipe", "recorded_verdicts", "up_to_date"]
+__all__ = ["check_same_dataset", "recorded_recipe", "recorded_splits", "recorded_verdicts", "up_to_date"]
 
 # What may change in a dataset's recipe: every document is decided again and the next generation is made.
 DECIDED_AGAIN = ("rules", "exact", "near", "prefer")
 SHOWN = 8  # differences told of another recipe
 
 
-def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]) -> None:
+def check_same_dataset(previous: Dataset, recipe: Recipe, tasks: Sequence[Task]) -> None:
     """Raise ValueError, with the differences, unless `recipe` decides the inputs of this dataset anew."""
-    place = previous.dataset
+    place = previous.uri
     there, asked = recorded_recipe(previous).identity(), recipe.identity()
     changed = list(_differences("", *(_without(each, DECIDED_AGAIN) for each in (there, asked))))
     if changed:
@@ -29,7 +31,7 @@ def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]
         raise RecipeError("\n  ".join([title, *changed[:SHOWN], *rest]))
     read = {
         (source, name)
-        for source, name in zip(*(previous.inputs[c].to_pylist() for c in ("source", "name")), strict=True)
+        for source, name in zip(*(previous.input_table[c].to_pylist() for c in ("source", "name")), strict=True)
     }
     found = {(task.source, piece.name) for task in tasks for piece in task.pieces}
     for names, fault in (
@@ -43,20 +45,27 @@ def check_same_dataset(previous: Previous, recipe: Recipe, tasks: Sequence[Task]
             raise ValueError(f"{place} {fault.format(what)}: a dataset keeps its inputs; choose another --output")
 
 
-def recorded_recipe(previous: Previous) -> Recipe:
+def recorded_recipe(previous: Dataset) -> Recipe:
     """The recipe of a committed generation."""
-    path = next(path for path in previous.files["path"].to_pylist() if path.startswith("recipe-"))
-    return stored_recipe(read_named(previous.dataset, path))
+    recipe = previous.recipe()
+    assert recipe is not None, "pack stores the recipe with each generation"
+    return recipe
 
 
-def recorded_verdicts(work: str, parts: Sequence[PartRef], previous: Previous) -> list[str] | None:
+def recorded_splits(previous: Dataset) -> pa.Table:
+    """doc_id and split of every kept document: a split is fixed when a document is first kept."""
+    table = previous.ledger(["doc_id", "split"]).read_all()
+    return table.filter(pc.is_valid(table["split"]))
+
+
+def recorded_verdicts(work: str, parts: Sequence[PartRef], previous: Dataset) -> list[str] | None:
     """Where the verdicts of the newest generation lie, a file a part; None where the work folder has them no more."""
     decision = previous.manifest.decision
     uris = [verdict_uri(work, decision, part.number) for part in parts]
     return uris if all(storage.exists(uri) for uri in uris) else None
 
 
-def up_to_date(previous: Previous, recipe: Recipe, parts: Sequence[PartRef], code: Mapping[str, str]) -> bool:
+def up_to_date(previous: Dataset, recipe: Recipe, parts: Sequence[PartRef], code: Mapping[str, str]) -> bool:
     """Whether the newest generation was made by this recipe and code from these parts."""
     manifest = previous.manifest
     return (

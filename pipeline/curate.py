@@ -14,7 +14,7 @@ from typing import TextIO
 
 import apache_beam as beam
 
-from pipeline.compatibility import check_same_dataset, up_to_date
+from pipeline.compatibility import check_same_dataset, recorded_splits, up_to_date
 from pipeline.ingest.parts import asset_digests, fingerprint, ingest_task, load_parts, stage_versions
 from pipeline.ingest.plan import check_abutting, plan_tasks
 from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
@@ -22,7 +22,6 @@ from pipeline.ingest.work_cleanup import swept_work
 from pipeline.measure.assets import check_assets
 from pipeline.measure.registry import SIGNAL_NAMES, resolve_rules
 from pipeline.pack.pack import pack
-from pipeline.pack.previous import Previous, load_previous
 from pipeline.pack.reuse_shards import check_sizes
 from pipeline.pack.tokenize.tokenizer import check_tokenizer
 from pipeline.report.labels import meaning
@@ -30,6 +29,7 @@ from pipeline.runtime.progress import ProgressLine
 from pipeline.select.decision.survivor_order import check_preferences
 from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, select, verdict_uri
 from schemas.arrow import document_schema
+from schemas.dataset import Dataset, open_newest
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
 from schemas.text_format import plural
@@ -73,7 +73,7 @@ class Planned:
 
     tasks: list[Task]
     done: set[str]  # keys of tasks whose parts exist
-    previous: Previous | None  # the dataset's newest generation
+    previous: Dataset | None  # the dataset's newest generation
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def curate(job: Job) -> Manifest:
     """
     planned = plan(job)
     if planned.previous:
-        check_sizes(job.output, planned.previous.shards, planned.previous.files)
+        check_sizes(planned.previous)
     with swept_work(job.work, job.output):
         ingest(job, planned)
         measured = load_measured(job, planned)
@@ -128,7 +128,7 @@ def plan(job: Job) -> Planned:
     check_preferences(job.recipe.prefer, document_schema(1, SIGNAL_NAMES).names)
     check_assets(job.recipe.measure)
     check_tokenizer(job.recipe.tokenizer)
-    previous = load_previous(job.output)
+    previous = open_newest(job.output)
     tasks = plan_tasks(job.recipe.sources, job.recipe.read, fingerprint(job.recipe))
     if previous:
         check_same_dataset(previous, job.recipe, tasks)
@@ -173,11 +173,11 @@ def load_measured(job: Job, planned: Planned) -> Measured:
     return Measured(parts, receipts)
 
 
-def decide(job: Job, measured: Measured, previous: Previous | None) -> Decided:
+def decide(job: Job, measured: Measured, previous: Dataset | None) -> Decided:
     """A verdict for every row of every part; the same parts and rules are decided once."""
     parts, started = measured.parts, time.monotonic()
     # A document that was kept before keeps its side of the split.
-    splits = previous.splits() if previous else None
+    splits = recorded_splits(previous) if previous else None
     decision = decision_digest(parts, job.recipe, splits)
     job.say(f"select   {plural(sum(part.rows for part in parts), 'record')} in {plural(len(parts), 'part')}")
     funnel = select(parts, job.recipe, job.work, decision, lambda: job.new_pipeline(0), splits, job.memory_bytes)
@@ -185,7 +185,7 @@ def decide(job: Job, measured: Measured, previous: Previous | None) -> Decided:
     return Decided(decision, uris, funnel, time.monotonic() - started)
 
 
-def write(job: Job, measured: Measured, decided: Decided, previous: Previous | None) -> Manifest:
+def write(job: Job, measured: Measured, decided: Decided, previous: Dataset | None) -> Manifest:
     """Encode what is kept, write shards, ledger and index, and commit them as the next generation."""
     if not decided.funnel.kept:
         raise NothingKept(decided.funnel)

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.cli import main as gristmill
-from schemas.manifest import files
+from schemas.dataset import open_dataset
 
 RECIPE = "pipeline/recipes/quickstart.yaml"
 DATASET = "demo"
@@ -41,7 +41,7 @@ def main() -> int:
 
 def _example(kept: bool) -> str:
     """The doc_id of a telling page: of the smallest cluster of duplicates, the one kept or one dropped."""
-    table = pq.read_table(files(DATASET, "ledger"), columns=["doc_id", "url", "kept", "cluster_size"])
+    table = pq.read_table(open_dataset(DATASET).files("ledger"), columns=["doc_id", "url", "kept", "cluster_size"])
     told = pc.and_(
         pc.is_valid(table["url"]), pc.and_(pc.equal(table["kept"], kept), pc.greater(table["cluster_size"], 1))
     )

@@ -7,12 +7,11 @@ import unicodedata
 from typing import Any
 
 from pipeline.report.checks import Check, check_document
-from pipeline.report.dataset import Dataset, Parts, Place, open_dataset, open_parts
-from pipeline.report.find import find_clusters, find_documents, find_records
-from pipeline.report.index import places_of_id, places_of_url
+from pipeline.report.find import find_clusters
 from pipeline.report.labels import meaning
+from pipeline.report.part_files import Parts, open_parts
 from pipeline.report.sample_texts import final_texts
-from schemas.manifest import DatasetError
+from schemas.dataset import Dataset, DatasetError, Place, open_dataset
 from schemas.recipe import Recipe
 from schemas.text_format import bits, number, plural
 
@@ -31,7 +30,7 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
     Raises DatasetError where nothing of that name was read, naming like URLs that were.
     """
     opened = open_dataset(dataset, generation)
-    places = _places(opened, document)
+    places = opened.places_of(document)
     if not places:
         raise DatasetError(_not_found(opened, document))
     parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
@@ -46,24 +45,9 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
     return "\n\n".join(stories)
 
 
-def _places(dataset: Dataset, document: str) -> list[Place]:
-    """Where a document stands: by the indexes if they know it, else by reading the ledgers' columns of names."""
-    if re.fullmatch(r"[0-9a-fA-F]{32}", document):
-        doc_id = bytes.fromhex(document)
-        places = places_of_id(dataset, doc_id)
-        return places or list(find_documents(dataset, [doc_id]).values())
-    found = dataset.rows(places_of_url(dataset, document))
-    places = sorted(place for place, row in found.items() if row["url"] == document)
-    return places or find_records(dataset, document.removeprefix("<").removesuffix(">"))
-
-
 def _not_found(dataset: Dataset, document: str) -> str:
     """What to say, with the spellings of a URL that were read."""
-    known = [
-        url
-        for url in _spellings(document)
-        if any(row["url"] == url for row in dataset.rows(places_of_url(dataset, url)).values())
-    ]
+    known = [url for url in _spellings(document) if dataset.places_of_url(url)]
     hint = (
         f"; there is {', '.join(known)}"
         if known
@@ -139,7 +123,7 @@ def _edits(row: dict[str, Any], stored: dict[str, Any] | None) -> str:
 def _verdict(dataset: Dataset, row: dict[str, Any]) -> list[str]:
     """Kept and where, or dropped and why; of a duplicate, of what."""
     if row["kept"]:
-        shard = dataset.shards["path"][row["shard"]].as_py()
+        shard = dataset.shard_table["path"][row["shard"]].as_py()
         place = f"row {row['row']} of {shard} (shard {row['shard']})"
         lines = ["", f"  KEPT in {row['split']}: {plural(row['num_tokens'], 'token')}, {place}"]
     else:
@@ -180,7 +164,7 @@ def _measured(row: dict[str, Any]) -> str:
 
 def _called(dataset: Dataset, doc_id: bytes) -> str:
     """A document by its URL, with its fate."""
-    places = places_of_id(dataset, doc_id) or list(find_documents(dataset, [doc_id]).values())
+    places = dataset.places_of_id(doc_id) or list(dataset.places_of_ids([doc_id]).values())
     if not places:
         return f"{doc_id.hex()} (of an earlier generation)"
     row = dataset.rows(places[:1])[places[0]]

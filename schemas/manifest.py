@@ -21,13 +21,14 @@ from schemas.generation import VERSION, FileRef, Hint, Manifest
 from schemas.recipe import canonical_json
 
 __all__ = [
+    "COPY",
     "CURE",
+    "ELSEWHERE",
     "CommitRefused",
     "DatasetError",
     "Manifest",
     "commit",
     "file_digest",
-    "files",
     "generation_digest",
     "named_by_content",
     "newest_generation",
@@ -41,7 +42,9 @@ __all__ = [
 ]
 
 HINT = "manifest.json"
-CURE = "copy it again from where it is whole, or run with another --output (and --work, to read no crawl again)"
+COPY = "copy it again from where it is whole"
+ELSEWHERE = ", or run with another --output (and --work, to read no crawl again)"
+CURE = COPY + ELSEWHERE
 
 
 class DatasetError(ValueError):
@@ -168,23 +171,6 @@ def read_files(dataset: str, manifest: Manifest) -> pa.Table:
 def read_inputs(dataset: str, manifest: Manifest) -> pa.Table:
     """The inputs table: one row a piece read, cumulative, sorted by (source, name, start)."""
     return pq.ParquetFile(io.BytesIO(_checked(dataset, manifest.tables.inputs))).read()
-
-
-def files(dataset: str, kind: str, generation: int | None = None, split: str | None = None) -> list[str]:
-    """URIs of a generation's files of one kind: shards (in use, of one split if asked), ledger or index.
-
-    What `duckdb` and `datasets` should be given: the folders may hold orphans and retired files.
-    """
-    chosen = read_manifest(dataset, generation)
-    if kind == "shards":
-        table = read_shards(dataset, chosen)
-        rows = zip(*(table[name].to_pylist() for name in ("path", "split", "retired_in")), strict=True)
-        paths = [path for path, side, retired in rows if retired is None and split in (None, side)]
-    elif kind in ("ledger", "index"):
-        paths = [path for path in read_files(dataset, chosen)["path"].to_pylist() if path.startswith(f"{kind}/")]
-    else:
-        raise ValueError(f"{kind!r}: a kind of files is shards, ledger or index")
-    return [storage.join(dataset, path) for path in paths]
 
 
 def _place(dataset: str, generation: int) -> str:

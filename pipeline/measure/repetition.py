@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.measure.counts import Counts, Rule, Signal, columns, ratio
-from pipeline.measure.minhash.words import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.numba_kernels import njit
+from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.text.utf8 import SPACE
 
 __all__ = ["RULES", "SIGNALS", "count_ngrams", "count_segments", "insert", "span_hash", "table_size"]

@@ -15,9 +15,9 @@ from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError
 from pipeline.pack.files import write_once
 from pipeline.pack.groups import Plan
-from pipeline.pack.previous import Previous
 from schemas import storage
 from schemas.arrow import FILES, INPUTS
+from schemas.dataset import Dataset
 from schemas.generation import (
     Digests,
     FileRef,
@@ -43,7 +43,7 @@ def make_generation(
     receipts: Sequence[dict[str, Any]],
     recipe: Recipe,
     pieces: Pieces,
-    previous: Previous | None,
+    previous: Dataset | None,
     code: Mapping[str, str],
     assets: Mapping[str, str],
     decision: str,
@@ -113,7 +113,7 @@ def recipe_yaml(recipe: Recipe) -> bytes:
     return (note + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)).encode()
 
 
-def _parts(plan: Plan, previous: Previous | None) -> list[Part]:
+def _parts(plan: Plan, previous: Dataset | None) -> list[Part]:
     """The plan of parts: those of earlier generations first, each with the bytes it has now."""
     old = list(previous.manifest.parts) if previous else []
     parts = []
@@ -137,7 +137,7 @@ def _parts(plan: Plan, previous: Previous | None) -> list[Part]:
     return parts
 
 
-def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Previous | None) -> list[Group]:
+def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Dataset | None) -> list[Group]:
     """All groups of the dataset, those of this run with their counts."""
     groups: dict[int, Group] = dict(enumerate(previous.manifest.groups)) if previous else {}
     for group in plan.groups:
@@ -180,9 +180,13 @@ def _sum(groups: Sequence[Group]) -> SourceFunnel:
     )
 
 
-def _inputs(pieces: Pieces, previous: Previous | None) -> pa.Table:
+def _inputs(pieces: Pieces, previous: Dataset | None) -> pa.Table:
     """The inputs table: earlier generations' pieces and this run's, each once."""
-    rows = {(row["source"], row["name"], row["start"]): row for row in previous.inputs.to_pylist()} if previous else {}
+    rows = (
+        {(row["source"], row["name"], row["start"]): row for row in previous.input_table.to_pylist()}
+        if previous
+        else {}
+    )
     for source, piece in pieces:
         key = (source, piece.name, piece.start)
         row = {
@@ -225,10 +229,10 @@ def _files(
     receipts: Sequence[dict[str, Any]],
     by_group: Mapping[int, dict[str, Any]],
     recipe: Recipe,
-    previous: Previous | None,
+    previous: Dataset | None,
 ) -> list[FileRef]:
     """Every file but shards and tables: ledgers in the order of the groups, then the others by path."""
-    old = previous.file_refs() if previous else []
+    old = previous.file_refs if previous else []
     num_old = len(previous.manifest.groups) if previous else 0
     ledgers = dict(enumerate(old[:num_old])) | {
         ledger: FileRef(**receipt["ledger"]) for ledger, receipt in by_group.items()

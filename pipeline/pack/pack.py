@@ -17,10 +17,10 @@ from pipeline.pack.encode import stage_version
 from pipeline.pack.generation import make_generation
 from pipeline.pack.groups import Plan, pack_parts, plan_pack, save_plan
 from pipeline.pack.ledger import LEDGER_VERSION
-from pipeline.pack.previous import Previous
 from pipeline.pack.tokenize.tokenizer import settle_tokenizer
 from pipeline.pack.transforms import PackGroups, result_path
 from schemas import storage
+from schemas.dataset import Dataset
 from schemas.manifest import Manifest, commit
 from schemas.recipe import Recipe
 from schemas.text_format import plural
@@ -35,7 +35,7 @@ def pack(
     dataset: str,
     work: str,
     new_pipeline: Callable[[], beam.Pipeline],
-    previous: Previous | None = None,
+    previous: Dataset | None = None,
     *,
     inputs: Iterable[tuple[str, PieceReceipt]],
     code: Mapping[str, str],

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.measure.registry import ResolvedRule, resolve_rules
-from pipeline.report.dataset import Parts
+from pipeline.report.part_files import Parts
 from schemas.recipe import Recipe
 from schemas.text_format import number
 

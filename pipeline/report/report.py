@@ -5,15 +5,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.report.checks import rule_yields
-from pipeline.report.dataset import Dataset, Parts, Place, open_dataset, open_parts
-from pipeline.report.find import find_clusters, find_documents, sample_of
+from pipeline.report.find import find_clusters, sample_of
 from pipeline.report.funnel import STAGES
 from pipeline.report.labels import meaning
 from pipeline.report.page import render
+from pipeline.report.part_files import Parts, open_parts
 from pipeline.report.report_data import Cluster, Drop, Facts, Input, Pair, Sample, Tokens
 from pipeline.report.sample_texts import final_texts
 from pipeline.report.scan_ledgers import Fate, Tally, tally
 from schemas import storage
+from schemas.dataset import Dataset, Place, open_dataset
 
 __all__ = ["gather_facts", "write_report"]
 
@@ -58,7 +59,7 @@ def _add_documents(facts: Facts, dataset: Dataset, parts: Parts, counted: Tally)
     chosen = [place for entry in counted.samples.values() for place in entry.places()]
     rows = dataset.rows([*chosen, *(place for places in clusters.values() for place in places)])
     near = [rows[place] for fate, entry in counted.samples.items() if fate[0] == "near" for place in entry.places()]
-    twins = find_documents(dataset, {row["twin"] for row in near if row["twin"] is not None})
+    twins = dataset.places_of_ids({row["twin"] for row in near if row["twin"] is not None})
     rows |= dataset.rows(twins.values())
     texts = final_texts(dataset, parts, rows)
 
@@ -113,9 +114,7 @@ def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
 def _tokens(dataset: Dataset) -> list[Tokens]:
     """What the shards in use hold."""
     totals: dict[tuple[str, str], Tokens] = {}
-    for row in dataset.shards.to_pylist():
-        if row["retired_in"] is not None:
-            continue
+    for row in dataset.shards().to_pylist():
         entry = totals.setdefault((row["source"], row["split"]), Tokens(row["source"], row["split"]))
         entry.shards += 1
         entry.documents += row["rows"]
@@ -128,7 +127,7 @@ def _tokens(dataset: Dataset) -> list[Tokens]:
 def _add_inputs(facts: Facts, dataset: Dataset, counted: Tally) -> None:
     """The input files; the pieces of one are added up."""
     files: dict[tuple[str, str], Input] = {}
-    for row in dataset.inputs.to_pylist():
+    for row in dataset.input_table.to_pylist():
         records = Counter(json.loads(row["records"]))
         facts.records += records
         entry = files.setdefault((row["source"], row["name"]), Input(row["source"], row["name"], row["size"]))

@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pipeline.report.dataset import Dataset, Parts, Place
+from pipeline.report.part_files import Parts
 from pipeline.text.edits import apply_edits
+from schemas.dataset import Dataset, Place
 
 __all__ = ["final_texts"]
 

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 
-from pipeline.runtime.quiet import import_beam, quiet_worker, without_pandas
+from pipeline.runtime.quiet import import_beam, quiet_worker
 
 __all__ = ["main"]
 
@@ -19,7 +19,6 @@ def main() -> None:
     for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     quiet_worker()
-    without_pandas()
     threading.Thread(target=_end_with_driver, args=(int(sys.argv[1]),), name="end-with-driver", daemon=True).start()
     import_beam()
     import pyarrow

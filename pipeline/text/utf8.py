@@ -29,7 +29,7 @@ __all__ = [
     "JOINER",
     "LETTER",
     "LINE_END",
-    "LOWER",
+    "LOWER_OR_UNCASED",
     "MARK_P",
     "QUOTE",
     "SPACE",
@@ -38,7 +38,7 @@ __all__ = [
     "TABLE_TYPE",
     "TERMINAL",
     "TRIMMED",
-    "UPPER",
+    "UPPER_OR_UNCASED",
     "WORD",
     "Table",
     "decode",
@@ -54,8 +54,8 @@ ALONE = 1 << 2  # letter of a script written without spaces: a word by itself
 SPACE = 1 << 3  # str.isspace
 LINE_END = 1 << 4  # str.splitlines ends a line here
 LETTER = 1 << 5  # category L: str.isalpha
-UPPER = 1 << 6  # a letter that is upper-case, or has no case
-LOWER = 1 << 7  # a letter that is lower-case, or has no case
+UPPER_OR_UNCASED = 1 << 6  # a letter that is upper-case, or has no case
+LOWER_OR_UNCASED = 1 << 7  # a letter that is lower-case, or has no case
 SYMBOL = 1 << 8  # a token of these alone is no word (datatrove's punctuation list)
 TERMINAL = 1 << 9  # ends a sentence (Unicode property Sentence_Terminal)
 MARK_P = 1 << 10  # category P: punctuation
@@ -163,8 +163,8 @@ def _flags(point: int, terminal: set[int], symbols: set[int]) -> int:
         SPACE: char.isspace(),
         LINE_END: len(f"a{char}a".splitlines()) == 2,
         LETTER: letter,
-        UPPER: letter and category != "Ll",
-        LOWER: letter and category not in ("Lu", "Lt"),
+        UPPER_OR_UNCASED: letter and category != "Ll",
+        LOWER_OR_UNCASED: letter and category not in ("Lu", "Lt"),
         SYMBOL: point in symbols,
         TERMINAL: point in terminal,
         MARK_P: category[0] == "P",

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.minhash.words import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.numba_kernels import njit
 from pipeline.text.affixes import mark_affixes, packed
+from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.text.lines import LINES_VERSION, read_lines
 from pipeline.text.utf8 import (
     ALONE,
@@ -22,7 +22,7 @@ from pipeline.text.utf8 import (
     JOINER,
     LETTER,
     LINE_END,
-    LOWER,
+    LOWER_OR_UNCASED,
     MARK_P,
     SPACE,
     SYMBOL,
@@ -110,7 +110,7 @@ def mark_tokens(points: Any, flags: Any, size: int) -> None:
         # Two short cuts for the most: letters and a comma or the like, a long word and a full stop.
         last = i - 1
         comma = flags[last] & TRIMMED
-        full_stop = points[last] == 0x2E and i - start > 8 and flags[last - 1] & LOWER
+        full_stop = points[last] == 0x2E and i - start > 8 and flags[last - 1] & LOWER_OR_UNCASED
         if before and last > start and (comma or full_stop):
             flags[last] |= CUT
         else:

@@ -24,7 +24,7 @@ from schemas.generation import (
     Tables,
     Tokenizer,
 )
-from schemas.manifest import commit, named_by_content
+from schemas.manifest import commit, file_digest, named_by_content
 from schemas.recipe import canonical_json
 
 PART_ROWS = 4
@@ -248,7 +248,7 @@ def _write(folder: Path, path: str, data: bytes) -> dict[str, Any]:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
-    return {"path": path, "bytes": len(data), "sha256": "0" * 64}
+    return {"path": path, "bytes": len(data), "sha256": file_digest(data)}
 
 
 def _table(folder: Path, stem: str, suffix: str, data: bytes) -> FileRef:

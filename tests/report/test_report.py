@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.dataset import open_dataset, open_parts
+from pipeline.report.part_files import open_parts
 from pipeline.report.report import gather_facts, write_report
 from pipeline.report.report_data import Facts
+from schemas.dataset import open_dataset
 from tests.report.handmade import document, identity, write_dataset
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\x00"

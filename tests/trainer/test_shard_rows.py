@@ -173,7 +173,7 @@ def test_a_file_that_is_no_such_shard_is_refused_by_name(tmp_path: Path) -> None
         data.path(0).write_bytes(damaged)
         with pytest.raises(DatasetError, match=f"{data.path(0).name}: not a shard"):
             OpenShard(path, U16, 64)
-    with pytest.raises(DatasetError, match=r"missing.arrow: not a shard: .*No such file"):
+    with pytest.raises(DatasetError, match=r"missing.arrow is missing"):
         OpenShard(str(tmp_path / "missing.arrow"), U16, 64)
 
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from schemas import storage
 from schemas.packing import packed_rows
 from trainer.data.shard_rows import OpenShard
-from trainer.dataset import Dataset
+from trainer.data.train_split import TrainSplit
 from trainer.order.shard_table import NOT_COUNTED
 
 __all__ = ["with_packed_rows"]
 
 
-def with_packed_rows(dataset: Dataset, sequence_length: int, folder: str) -> Dataset:
+def with_packed_rows(dataset: TrainSplit, sequence_length: int, folder: str) -> TrainSplit:
     """The dataset with the packed rows of each train shard at T tokens counted.
 
     Counts that neither the manifest nor a scan before knows are made from the lengths of all documents, a shard at a
@@ -26,7 +26,7 @@ def with_packed_rows(dataset: Dataset, sequence_length: int, folder: str) -> Dat
     known = dataset.shards.packed_rows.get(sequence_length)
     if known is not None and not (known == NOT_COUNTED).any():
         return dataset
-    key = hashlib.sha256(f"{dataset.manifest.tables.shards.sha256} {sequence_length}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{dataset.dataset.manifest.tables.shards.sha256} {sequence_length}".encode()).hexdigest()[:24]
     place = storage.join(folder, f"packed-rows-{key}.npy")
     try:
         counts_N = np.load(io.BytesIO(storage.read(place)))
@@ -38,7 +38,7 @@ def with_packed_rows(dataset: Dataset, sequence_length: int, folder: str) -> Dat
     return dataset.with_packed_rows(sequence_length, counts_N)
 
 
-def _scan(dataset: Dataset, sequence_length: int) -> NDArray[np.int64]:
+def _scan(dataset: TrainSplit, sequence_length: int) -> NDArray[np.int64]:
     counts_N = np.empty(len(dataset.shards), np.int64)
     with tempfile.TemporaryDirectory(prefix="gristmill-lengths-") as copies:
         for index, tokens in enumerate(dataset.shards.tokens_N.tolist()):

@@ -14,13 +14,13 @@ from trainer.data.reader_process import Worker
 from trainer.data.shard_fetcher import Fetcher
 from trainer.data.shard_rows import widen
 
-__all__ = ["ReadAhead"]
+__all__ = ["Prefetcher"]
 
 AHEAD = 2  # finished batches that wait for the consumer
 END = object()
 
 
-class ReadAhead:
+class Prefetcher:
     """Reads ahead in a thread of its own, AHEAD finished batches at most."""
 
     def __init__(self, job: Job, start: int, workers: int, mask: bool) -> None:
@@ -31,7 +31,7 @@ class ReadAhead:
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(AHEAD):
             self._room.put(None)
-        self._fetcher = Fetcher(job.shelf, job, start) if job.shelf is not None else None
+        self._fetcher = Fetcher(job.provider, job, start) if job.provider is not None else None
         if self._fetcher is not None:
             self._fetcher.start()
         self._workers = [Worker(job, start + w, workers) for w in range(workers)]
@@ -85,7 +85,7 @@ class ReadAhead:
     def _from_workers(self) -> Generator[ReadBatch, None, None]:
         """Batches in order. This process counts as a reader of the cache too: for workers that have yet to start."""
         order, b = self._job.order(), self._start
-        shelf = self._job.shelf and self._job.shelf.enter(order, b, self._stopping.is_set)
+        provider = self._job.provider and self._job.provider.enter(order, b, self._stopping.is_set)
         try:
             while True:
                 if order.step_of_batch(b) is not None:
@@ -94,11 +94,11 @@ class ReadAhead:
                         return
                     yield found
                 b += 1
-                if shelf:
-                    shelf.past(b)
+                if provider:
+                    provider.advance_to(b)
         finally:
-            if shelf:
-                shelf.close()
+            if provider:
+                provider.close()
 
     def _receive(self, b: int) -> ReadBatch | None:
         """Batch b from its worker; one that was killed is started again, unless it has just been."""
@@ -128,6 +128,6 @@ class ReadAhead:
             targets_BT=torch.from_numpy(wide.targets_BT),
             positions_BT=None if wide.positions_BT is None else torch.from_numpy(wide.positions_BT),
             documents_BT=None if wide.documents_BT is None else torch.from_numpy(wide.documents_BT),
-            batch=read.rows.number,
-            rows=read.rows,
+            batch=read.samples.number,
+            samples=read.samples,
         )

@@ -9,7 +9,7 @@ import torch
 
 from schemas.config_model import ConfigError
 from schemas.text_format import bits
-from trainer.distributed.parallelize import World
+from trainer.distributed.mesh import World
 from trainer.estimate.accelerators import host_memory
 from trainer.model.cross_entropy import LOGITS_OF_A_CHUNK
 from trainer.model.transformer import ModelConfig, num_parameters

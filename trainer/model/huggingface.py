@@ -119,7 +119,7 @@ def _weights(state: Mapping[str, Tensor], config: ModelConfig, folder: str) -> d
     found = {parameter_name(name): tensor for name, tensor in state.items()}
     expected = _shapes(config)
     _check_names({name: tuple(tensor.shape) for name, tensor in found.items()}, expected, f"export to {folder}")
-    return {_theirs(name): found[name].detach() for name in expected}
+    return {to_hf_name(name): found[name].detach() for name in expected}
 
 
 def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -213,13 +213,13 @@ def load_weights(model: Transformer, folder: str) -> None:
     ignored = {"lm_head.weight"} if model.config.tied else set()
     found = {}
     for name, (file, shape) in _stored(files).items():
-        if _ours(name) not in ignored and not name.endswith(OLD_BUFFERS):
-            found[_ours(name)] = (file, shape)
+        if from_hf_name(name) not in ignored and not name.endswith(OLD_BUFFERS):
+            found[from_hf_name(name)] = (file, shape)
     _check_names({name: shape for name, (_, shape) in found.items()}, expected, folder)
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             for name in (name for name in expected if found[name][0] == file):
-                fill(parameters[name], tensors.get_tensor(_theirs(name)))
+                fill(parameters[name], tensors.get_tensor(to_hf_name(name)))
 
 
 def _files(folder: str) -> list[Path]:
@@ -246,11 +246,11 @@ def _stored(files: list[Path]) -> dict[str, tuple[Path, tuple[int, ...]]]:
 # ---------------------------------------------------------------- names
 
 
-def _theirs(name: str) -> str:
+def to_hf_name(name: str) -> str:
     return name if name.startswith("lm_head.") else f"model.{name}"
 
 
-def _ours(name: str) -> str:
+def from_hf_name(name: str) -> str:
     return name.removeprefix("model.")
 
 

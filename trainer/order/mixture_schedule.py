@@ -104,12 +104,12 @@ class Plan:
     # ------------------------------------------------------------ planning
 
     def _enter(self, number: int, base: NDArray[np.int64]) -> None:
-        """Start a phase: re-cut its sources where it asks for that, and take up their caps."""
+        """Start a phase: re-window its sources where it asks for that, and take up their caps."""
         prepared = self.phases[number]
         self._replaces.update(prepared.phase.shards.replaces)
         for source, timeline in enumerate(self.timelines):
-            if prepared.recut:
-                timeline.recut(prepared.phase.start, int(base[source]), prepared.reads[source], self._replaces)
+            if prepared.rewindow:
+                timeline.rewindow(prepared.phase.start, int(base[source]), prepared.reads[source], self._replaces)
             timeline.enter_phase(int(base[source]), prepared.weights.get(source))
         self._limits = np.full(len(self._names), UNREACHABLE, np.int64)
         for source, cap in prepared.caps.items():

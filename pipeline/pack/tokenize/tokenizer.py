@@ -7,7 +7,6 @@ from importlib.metadata import version
 from pipeline.ingest.receipts import PartRef
 from pipeline.pack.files import load_receipt, save_receipt, write_once, write_work
 from pipeline.pack.groups import PackPart, pack_parts
-from pipeline.pack.previous import Previous
 from pipeline.pack.tokenize.sample import choose_sample
 from pipeline.pack.tokenize.train_bpe import (
     TRAINER_VERSION,
@@ -20,6 +19,7 @@ from pipeline.pack.tokenize.train_bpe import (
 )
 from schemas import storage
 from schemas.config_model import file_of
+from schemas.dataset import Dataset
 from schemas.generation import Tokenizer
 from schemas.manifest import named_by_content, read_manifest
 from schemas.recipe import Recipe, TokenizerOptions, canonical_json
@@ -29,7 +29,7 @@ __all__ = ["check_tokenizer", "inspect", "settle_tokenizer", "train_from_parts",
 
 
 def settle_tokenizer(
-    parts: Sequence[PackPart], recipe: Recipe, dataset: str, work: str, previous: Previous | None
+    parts: Sequence[PackPart], recipe: Recipe, dataset: str, work: str, previous: Dataset | None
 ) -> Tokenizer:
     """Load or train the tokenizer and put it into the dataset; in later generations, the one that is there.
 

@@ -1,23 +1,19 @@
-"""A dataset opened for looking: rows of ledgers and parts, indexes in several files, the smallest of many."""
+"""Part files behind a dataset: rows of ledgers found in them; the smallest of many rows."""
 
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.ingest.receipts import PartRef, Receipt
-from pipeline.report.dataset import Place, open_dataset, open_parts
-from pipeline.report.index import KEPT, index_digits, kept_documents, places_of_id
+from pipeline.report.part_files import open_parts
 from pipeline.report.scan_ledgers import Chosen
 from pipeline.select.columns import Parts as DecidedParts
 from pipeline.select.files import decision_root
 from schemas import storage
-from schemas.arrow import INDEX_DOCUMENTS
-from schemas.manifest import DatasetError
+from schemas.dataset import DatasetError, Place, open_dataset
 from tests.report.handmade import document, write_dataset
 
 
@@ -71,36 +67,3 @@ def test_the_smallest_are_chosen_in_whatever_order_they_come(keys: list[int], li
     for key in keys:
         chosen.offer(key, Place(0, key))
     assert [place.row for place in chosen.places()] == list(range(min(limit, 20)))
-
-
-def write_index(dataset: Path, digits: str, ids: list[int]) -> str:
-    """A file of index/documents with keys in one file, whose ids are given by their first byte."""
-    rows = [
-        dict.fromkeys(INDEX_DOCUMENTS.names, 0) | {"doc_id": bytes([name]) + bytes(15), "num_tokens": name}
-        for name in ids
-    ]
-    path = f"index/documents/{digits}-0.arrow"
-    with pa.ipc.new_file(str(dataset / path), INDEX_DOCUMENTS) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, INDEX_DOCUMENTS))
-    return path
-
-
-def test_an_index_of_several_files_and_one_of_a_single_file_give_the_same_documents(tmp_path: Path) -> None:
-    dataset = open_dataset(write_dataset(tmp_path, [document("http://x/", "text")]))
-    ids = [0x01, 0x02, 0x1F, 0xF0]
-    kinds = {}
-    for name, files in (("one", {"all": ids}), ("many", {"0": ids[:2], "1": ids[2:3], "f": ids[3:]})):
-        paths = [write_index(tmp_path, digits, inside) for digits, inside in files.items()]
-        table = pa.table(
-            {"path": ["ledger/x", *paths], "bytes": [0] * (1 + len(paths)), "sha256": [""] * (1 + len(paths))}
-        )
-        kinds[name] = type(dataset)(dataset.uri, dataset.manifest, dataset.shards, table, dataset.inputs)
-    assert [index_digits(kinds[name]) for name in ("one", "many")] == [0, 1]
-    for digits, expected in (("0", [1, 2]), ("1", [0x1F]), ("7", []), ("f", [0xF0]), ("f0", [0xF0]), ("01", [1])):
-        for opened in kinds.values():
-            assert kept_documents(opened, digits)["num_tokens"].tolist() == expected
-    assert kept_documents(kinds["one"], "")["num_tokens"].tolist() == ids
-    assert kept_documents(kinds["one"], "")["high"][3] == np.uint64(0xF0 << 56)
-    assert kept_documents(kinds["one"], "").dtype == KEPT
-    assert places_of_id(kinds["many"], bytes([0x1F]) + bytes(15)) == [Place(0, 0)]
-    assert places_of_id(kinds["many"], bytes(16)) == []

@@ -1,138 +1,23 @@
-"""A dataset opened for looking: ledgers read batch by batch, texts and measures fetched from the parts.
+"""Texts and measures of a dataset's records, fetched from the part files of its work folder.
 
-Shared by the report, `gristmill explain` and `gristmill diff`. Memory follows the batch, not the dataset.
+Shared by the report and `gristmill explain`. Memory follows the batch, not the dataset.
 """
 
-import bisect
-import contextlib
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.ingest.receipts import Receipt
 from pipeline.select.columns import Parts as DecidedParts
 from pipeline.select.files import decision_root
 from schemas import storage
-from schemas.generation import Manifest
-from schemas.manifest import CURE, DatasetError, read_files, read_inputs, read_manifest, read_named, read_shards
-from schemas.recipe import Recipe, stored_recipe
+from schemas.dataset import Dataset
 from schemas.text_format import plural
 
-__all__ = ["Dataset", "Parts", "Place", "open_dataset", "open_parts", "reading"]
+__all__ = ["Parts", "open_parts"]
 
-BATCH_ROWS = 1 << 16
 READERS = 16  # receipts read at the same time
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """A row of a ledger."""
-
-    ledger: int
-    row: int
-
-
-@contextlib.contextmanager
-def reading(uri: str, path: str) -> Iterator[None]:
-    """Name the file of a dataset that cannot be read, in a DatasetError; for what is read without its digest."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise DatasetError(f"{uri}: {path} is missing; the dataset is not complete") from None
-    except storage.StorageError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{uri}: {path} is damaged ({error}): {CURE}") from None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A generation with its tables."""
-
-    uri: str
-    manifest: Manifest
-    shards: pa.Table
-    files: pa.Table
-    inputs: pa.Table
-
-    def ledgers(self) -> range:
-        """The numbers of the ledgers that the generation lists."""
-        return range(len(self.manifest.groups))
-
-    def ledger_batches(self, ledger: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The ledger's rows as (first row, batch)."""
-        with self._ledger(ledger) as file:
-            first = 0
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                yield first, batch
-                first += batch.num_rows
-
-    def rows(self, places: Iterable[Place]) -> dict[Place, dict[str, Any]]:
-        """Rows of the ledgers with all their columns; only the row groups that hold one are read."""
-        wanted: dict[int, list[int]] = {}
-        for place in sorted(set(places)):
-            wanted.setdefault(place.ledger, []).append(place.row)
-        found: dict[Place, dict[str, Any]] = {}
-        for ledger, rows in wanted.items():
-            with self._ledger(ledger) as file:
-                first = 0
-                for group in range(file.num_row_groups):
-                    last = first + file.metadata.row_group(group).num_rows
-                    inside = [row for row in rows if first <= row < last]
-                    if inside:
-                        table = file.read_row_group(group).take(pa.array([row - first for row in inside], pa.int64()))
-                        found |= zip([Place(ledger, row) for row in inside], table.to_pylist(), strict=True)
-                    first = last
-        return found
-
-    @contextlib.contextmanager
-    def _ledger(self, ledger: int) -> Iterator[pq.ParquetFile]:
-        path = self.path(ledger)
-        with (
-            reading(self.uri, path),
-            storage.open_input(storage.join(self.uri, path)) as source,
-            pq.ParquetFile(source) as file,
-        ):
-            yield file
-
-    def path(self, number: int) -> str:
-        """A file of the generation by its number."""
-        return str(self.files["path"][number].as_py())
-
-    def paths(self, prefix: str) -> list[str]:
-        """The generation's files below a prefix."""
-        return sorted(path for path in self.files["path"].to_pylist() if path.startswith(prefix))
-
-    def recipe_text(self) -> str:
-        """The recipe as stored with the dataset; empty if it was not."""
-        for path in self.paths("recipe-"):
-            return read_named(self.uri, path).decode("utf-8")
-        return ""
-
-    def recipe(self) -> Recipe | None:
-        """The recipe as stored with the dataset."""
-        text = self.recipe_text()
-        return stored_recipe(text.encode()) if text else None
-
-    def part_of(self, place: Place) -> tuple[int, int]:
-        """The part number and row behind a row of a ledger: a ledger holds its group's parts in order."""
-        parts = self.manifest.groups[place.ledger].parts
-        ends = list(itertools.accumulate(self.manifest.parts[part].rows for part in parts))
-        index = bisect.bisect_right(ends, place.row)
-        if index == len(parts):
-            raise DatasetError(f"{self.uri}: row {place.row} lies beyond the parts of {self.path(place.ledger)}")
-        return parts[index], place.row - (ends[index - 1] if index else 0)
-
-
-def open_dataset(uri: str, generation: int | None = None) -> Dataset:
-    """The newest generation of a dataset, or the one asked for. Raises DatasetError."""
-    manifest = read_manifest(uri, generation)
-    return Dataset(uri, manifest, read_shards(uri, manifest), read_files(uri, manifest), read_inputs(uri, manifest))
 
 
 class Parts:

@@ -19,6 +19,8 @@ from apache_beam.portability.api import beam_fn_api_pb2_grpc, endpoints_pb2
 from tests.runtime.test_runners import runs, wait_for
 from tests.servers import ROOT, free_port, serve
 
+POOL = str(ROOT / "deploy" / "flink" / "worker_pool.py")
+
 
 class TaskManager(beam_fn_api_pb2_grpc.BeamFnControlServicer):
     """Takes the calls of workers, and holds each until it is ended."""
@@ -52,7 +54,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
 
 def start_pool(port: int, folder: Path):  # type: ignore[no-untyped-def]
     return serve(
-        [sys.executable, "-m", "pipeline.runtime.pool", f"--port={port}"],
+        [sys.executable, POOL, f"--port={port}"],
         port,
         folder / "pool.log",
         {"PYTHONPATH": str(ROOT)},
@@ -141,7 +143,7 @@ def test_the_pool_has_one_thread_to_fork_from(pool: tuple[int, int]) -> None:
 
 def test_workers_and_listener_end_when_the_pool_is_killed(tmp_path: Path) -> None:
     port, taskmanager = free_port(), TaskManager()
-    command = [sys.executable, "-m", "pipeline.runtime.pool", f"--port={port}"]
+    command = [sys.executable, POOL, f"--port={port}"]
     with (tmp_path / "log").open("wb") as log:
         pool = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     wait_for(lambda: b"listens" in (tmp_path / "log").read_bytes(), lambda: pool.poll() is None)

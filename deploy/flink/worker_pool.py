@@ -1,14 +1,14 @@
 """A pool of Python workers for Flink: each is a fork of one process that has imported everything.
 
-    python -m pipeline.runtime.pool --port 50000
+    python deploy/flink/worker_pool.py --port 50000
 
 Flink ends its Python workers whenever no stage of a job runs on a TaskManager, and asks for new ones at the next; a
 new interpreter spends seconds on imports each time, a fork some hundredths. What else this pool does otherwise than
 Beam's `worker_pool_main`:
 
-- TaskManagers that share a pool give their workers equal ids. Here a worker is known by the connection that asked for
+- TaskManagers that share a pool give their workers equal ids. Here a worker is known by the connection that requested
   it as well, so that stopping one never ends another's.
-- A worker that is killed before it has called Flink would be waited for for ever. Here it is replaced, under its id.
+- A worker that is killed before it has called Flink would be waited for without end. Here it is replaced, under its id.
 - A worker ends with the TaskManager that it works for, and with this pool, however those ended.
 """
 
@@ -42,7 +42,7 @@ MESSAGE_BYTES = 1 << 16
 def main(arguments: list[str] | None = None) -> None:
     """Serve until a signal ends this process; its first child listens, all others are workers."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--port", type=int, required=True, help="where TaskManagers ask for workers")
+    parser.add_argument("--port", type=int, required=True, help="where TaskManagers request workers")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine's own)")
     options = parser.parse_args(arguments)
     # There is a worker for each core: libraries with a thread for each core on top would only slow it.
@@ -55,11 +55,11 @@ def main(arguments: list[str] | None = None) -> None:
         _in_child(lambda: _listen(theirs, f"{options.host}:{options.port}"))
     theirs.close()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    Nursery(ours).serve()
+    WorkerForker(ours).serve()
 
 
 def _import_all() -> None:
-    """All that a worker needs, so that its forks share it; nothing here starts a thread or opens a connection."""
+    """Import all that a worker needs, so that forks share it; nothing here starts a thread or opens a connection."""
     import_beam()
     import pyarrow
     from apache_beam.runners.worker import sdk_worker  # noqa: F401
@@ -82,8 +82,8 @@ class Worker:
     replaced: int = 0
 
 
-class Nursery:
-    """Forks workers when asked, and replaces those that are killed. It has one thread, or it could not fork."""
+class WorkerForker:
+    """Fork workers on request and replace those that are killed. It has one thread: with more it could not fork."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -91,7 +91,7 @@ class Nursery:
         self._tickets = itertools.count(1)
 
     def serve(self) -> None:
-        """Until the listener ends."""
+        """Serve until the listener ends."""
         try:
             while True:
                 ready, _, _ = select.select([self._listener], [], [], LOOK_SECONDS)
@@ -110,7 +110,7 @@ class Nursery:
         """{"start": id, "control": address} -> {"ticket": number} or {"error": text}; {"stop": ticket} -> {}."""
         if "stop" in request:
             for pid in [pid for pid, worker in self._workers.items() if worker.ticket == request["stop"]]:
-                # Still ours until it is reaped, so its number cannot be another's.
+                # Still our child until it is reaped, so its number cannot be another's.
                 del self._workers[pid]
                 os.kill(pid, signal.SIGKILL)
             return {}
@@ -146,7 +146,7 @@ class Nursery:
 
 
 def _in_child(work: Callable[[], None]) -> NoReturn:
-    """Do it in this forked process and end; never return into the parent's code."""
+    """Run `work` in this forked process and end; never return into the parent's code."""
     code = 1
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -170,7 +170,7 @@ def _end_with(parent: int) -> None:
 
 
 def _work(worker: Worker) -> None:
-    """Beam's worker, until the TaskManager ends the stream of work."""
+    """Run Beam's worker until the TaskManager ends the stream of work."""
     import grpc
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
@@ -181,13 +181,13 @@ def _work(worker: Worker) -> None:
         print(f"worker {worker.id}: {worker.control} has gone ({type(error).__name__})", file=sys.stderr)
 
 
-def _listen(nursery: socket.socket, address: str) -> None:
+def _listen(forker: socket.socket, address: str) -> None:
     """Answer Beam's requests for workers, until this process is ended."""
     import grpc
     from apache_beam.portability.api import beam_fn_api_pb2_grpc
 
     server = grpc.server(futures.ThreadPoolExecutor(8, "requests"))
-    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(Requests(nursery), server)
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(Requests(forker), server)
     server.add_insecure_port(address)
     server.start()
     print(f"pool of workers listens at {address}", file=sys.stderr, flush=True)
@@ -197,32 +197,32 @@ def _listen(nursery: socket.socket, address: str) -> None:
 class Requests:
     """Beam's BeamFnExternalWorkerPool service. The method names are the protocol's."""
 
-    def __init__(self, nursery: socket.socket) -> None:
-        self._nursery, self._lock = nursery, threading.Lock()
+    def __init__(self, forker: socket.socket) -> None:
+        self._forker, self._lock = forker, threading.Lock()
         self._tickets: dict[tuple[str, str], int] = {}  # by connection and worker id
 
     def StartWorker(self, request: Any, context: Any) -> Any:
-        """Fork one."""
+        """Fork a worker."""
         from apache_beam.portability.api import beam_fn_api_pb2
 
-        answer = self._ask({"start": request.worker_id, "control": request.control_endpoint.url})
+        answer = self._request({"start": request.worker_id, "control": request.control_endpoint.url})
         if "ticket" in answer:
             self._tickets[context.peer(), request.worker_id] = answer["ticket"]
         return beam_fn_api_pb2.StartWorkerResponse(error=answer.get("error", ""))
 
     def StopWorker(self, request: Any, context: Any) -> Any:
-        """End the one that this connection asked for; of another connection it may be another's, and ends by itself."""
+        """End the worker that this connection requested; one of another connection ends by itself."""
         from apache_beam.portability.api import beam_fn_api_pb2
 
         ticket = self._tickets.pop((context.peer(), request.worker_id), None)
         if ticket is not None:
-            self._ask({"stop": ticket})
+            self._request({"stop": ticket})
         return beam_fn_api_pb2.StopWorkerResponse()
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
-            self._nursery.send(json.dumps(request).encode())
-            answer: dict[str, Any] = json.loads(self._nursery.recv(MESSAGE_BYTES))
+            self._forker.send(json.dumps(request).encode())
+            answer: dict[str, Any] = json.loads(self._forker.recv(MESSAGE_BYTES))
             return answer
 
 
