@@ -1,0 +1,70 @@
+"""What a page is made of once it is read: its block-level elements, and its text in blocks.
+
+A block is the text between two boundaries that a browser sets on lines of their own: a paragraph, a list's item, a
+heading, a table's row. `walk.py` makes them, and decides what a block says; `main_content.py` decides which of them
+are main content, and changes none.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["SPACE", "Block", "Node", "Page", "collapse", "compose"]
+
+SPACE = " \t\n\f\r"  # what a browser collapses: not the no-break space, nor the ideographic one
+
+
+@dataclass(slots=True)
+class Node:
+    """A block-level element."""
+
+    parent: int  # its index among the nodes; -1 for the root
+    tag: str
+    attributes: str
+
+
+@dataclass(slots=True)
+class Block:
+    """A piece of the page's text that stands on lines of its own."""
+
+    text: str  # never empty
+    node: int  # the innermost block-level element around it
+    gap: int  # what stands before it: 1 for a new line, 2 for an empty line
+    chars: int  # of the source text
+    link_chars: int  # of them, inside links
+    is_pre: bool = False
+
+
+@dataclass(slots=True)
+class Page:
+    """A page's block-level elements and its blocks, in the page's order."""
+
+    nodes: list[Node] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+
+
+# Chinese and Japanese characters, between which a new line in the source is no blank (CSS Text 3, section 4.1.2).
+_WIDE = "\u2e80-\u312f\u3190-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff60\uffe0-\uffe6\U00020000-\U0003ffff"
+_HAS_WIDE = re.compile(f"[{_WIDE}]")
+_WIDE_BREAK = re.compile(f"([{_WIDE}])[ \t\f]*\n[ \t\n\f]*(?=[{_WIDE}])")
+
+
+def collapse(text: str) -> str:
+    """`text` with its white space as a browser shows it: each run one blank, none at the ends."""
+    if "\n" in text and not text.isascii() and _HAS_WIDE.search(text):
+        text = _WIDE_BREAK.sub(r"\1", text)
+    # As bytes, for there only ASCII's white space splits.
+    return b" ".join(text.encode("utf-8", "surrogatepass").split()).decode("utf-8", "surrogatepass")
+
+
+def compose(blocks: Sequence[Block], chosen: Iterable[int]) -> str:
+    """The text of the chosen blocks (their indexes, ascending), with the empty lines that stand between them."""
+    parts: list[str] = []
+    last = -1
+    for index in chosen:
+        if parts:
+            gap = max(block.gap for block in blocks[last + 1 : index + 1])
+            parts.append("\n\n" if gap > 1 else "\n")
+        parts.append(blocks[index].text)
+        last = index
+    return "".join(parts)

@@ -1,0 +1,124 @@
+"""The open elements of a page, and which of them a tag ends.
+
+Elements end where the HTML standard ends them ("tree construction"). Differs: misnested formatting elements are not
+opened again, and text between a table's rows is not moved before the table; no character is lost by either.
+"""
+
+from collections.abc import Callable
+
+__all__ = ["BLOCKS", "VOID", "WIDE_GAP", "OpenElements"]
+
+# Elements that stand on lines of their own: with an empty line before and after them, and without.
+WIDE_GAP = frozenset(
+    "article aside blockquote dl fieldset figure footer form h1 h2 h3 h4 h5 h6 header hr listing main menu nav ol p "
+    "plaintext pre section table ul xmp".split()
+)
+BLOCKS = WIDE_GAP | frozenset(
+    "address body caption center dd details dialog dir div dt figcaption frameset hgroup html legend li search summary "
+    "tbody td tfoot th thead tr".split()
+)
+VOID = frozenset(
+    "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr".split()
+)
+
+_HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
+_TABLE = frozenset(("table", "template"))
+_BARRIERS = _TABLE | {"td", "th", "caption", "object"}
+_TABLE_PARTS = frozenset("table tr td th tbody thead tfoot caption".split())
+_SEARCH = 512  # open elements that the search for one goes through; browsers nest no deeper
+
+_LISTS = frozenset("ul ol menu dir dl table td th".split())
+_CELLS = frozenset(("td", "th"))
+_GROUPS = frozenset(("tbody", "thead", "tfoot"))
+_READINGS = frozenset(("rt", "rp"))
+# The elements that a start tag ends, and those that the search for them stops at.
+_ENDED_BY = {
+    "li": (frozenset(("li",)), _LISTS),
+    "dt": (frozenset(("dt", "dd")), _LISTS),
+    "dd": (frozenset(("dt", "dd")), _LISTS),
+    "td": (_CELLS, _TABLE | {"tr"}),
+    "th": (_CELLS, _TABLE | {"tr"}),
+    "tr": (frozenset(("tr",)), _TABLE),
+    "tbody": (_GROUPS, _TABLE),
+    "thead": (_GROUPS, _TABLE),
+    "tfoot": (_GROUPS, _TABLE),
+    "caption": (frozenset(("caption",)), _TABLE),
+    "a": (frozenset(("a",)), _BARRIERS),
+    "rt": (_READINGS, frozenset(("ruby",))),
+    "rp": (_READINGS, frozenset(("ruby",))),
+    "option": (frozenset(("option",)), frozenset(("select", "datalist", "optgroup"))),
+}
+
+
+def _nothing() -> None:
+    pass
+
+
+class OpenElements:
+    """A stack of names; some of them with what their end does."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._ends: list[tuple[int, Callable[[], None]]] = [(-1, _nothing)]  # by depth in `_names`
+        self._p_depth = -1  # of the open <p>
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def push(self, name: str) -> None:
+        """Open an element whose end does nothing."""
+        self._names.append(name)
+
+    def push_with(self, name: str, end: Callable[[], None]) -> None:
+        """Open an element; `end` is called when it ends."""
+        if name == "p":
+            self._p_depth = len(self._names)
+        self._ends.append((len(self._names), end))
+        self._names.append(name)
+
+    def cut(self, depth: int) -> None:
+        """End the elements from `depth` on, the innermost first."""
+        del self._names[depth:]
+        while self._ends[-1][0] >= depth:
+            self._ends.pop()[1]()
+        if self._p_depth >= depth:
+            self._p_depth = -1
+
+    def before_start(self, name: str) -> None:
+        """End what the start tag of `name` ends."""
+        if name in _ENDED_BY:
+            names, barriers = _ENDED_BY[name]
+            for depth in range(len(self._names) - 1, max(len(self._names) - _SEARCH, 0) - 1, -1):
+                found = self._names[depth]
+                if found in names:
+                    self.cut(depth)
+                    break
+                if found in barriers:
+                    break
+        if self._p_depth >= 0 and name in BLOCKS:
+            self.cut(self._p_depth)
+
+    def end(self, name: str) -> bool:
+        """End the element that the end tag of `name` ends; whether there is one."""
+        names = self._names
+        depth = len(names) - 1
+        if depth < 0 or names[depth] != name:
+            depth = self._find(name)
+        if depth >= 0:
+            self.cut(depth)
+        return depth >= 0
+
+    def _find(self, name: str) -> int:
+        """The depth of the element that an end tag ends; -1: none."""
+        if name in ("body", "html"):
+            return -1  # what stands behind them is still the page's
+        names = self._names
+        is_heading = name in _HEADINGS
+        barriers = _TABLE if name in _TABLE_PARTS else _BARRIERS if name in BLOCKS else BLOCKS
+        for depth in range(len(names) - 1, max(len(names) - _SEARCH, 0) - 1, -1):
+            found = names[depth]
+            if found == name or (is_heading and found in _HEADINGS):
+                return depth
+            if found in barriers:
+                return -1
+        return -1
