@@ -9,18 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["SPACE", "Block", "Node", "Page", "collapse", "compose"]
+__all__ = ["SPACE", "Block", "Page", "collapse", "compose"]
 
 SPACE = " \t\n\f\r"  # what a browser collapses: not the no-break space, nor the ideographic one
-
-
-@dataclass(slots=True)
-class Node:
-    """A block-level element."""
-
-    parent: int  # its index among the nodes; -1 for the root
-    tag: str
-    attributes: str
 
 
 @dataclass(slots=True)
@@ -28,19 +19,21 @@ class Block:
     """A piece of the page's text that stands on lines of its own."""
 
     text: str  # never empty
-    node: int  # the innermost block-level element around it
+    element: int  # the innermost block-level element around it
     gap: int  # what stands before it: 1 for a new line, 2 for an empty line
-    chars: int  # of the source text
+    chars: int  # of the text, without its bullet
     link_chars: int  # of them, inside links
     is_pre: bool = False
 
 
 @dataclass(slots=True)
 class Page:
-    """A page's block-level elements and its blocks, in the page's order."""
+    """A page's blocks, and its block-level elements in columns; both in the page's order."""
 
-    nodes: list[Node] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    parents: list[int] = field(default_factory=lambda: [-1])  # of each element, its parent's index
+    tags: list[str] = field(default_factory=lambda: ["body"])
+    attributes: list[str] = field(default_factory=lambda: [""])
 
 
 # Chinese and Japanese characters, between which a new line in the source is no blank (CSS Text 3, section 4.1.2).

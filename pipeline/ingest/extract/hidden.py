@@ -2,9 +2,9 @@
 
 import re
 
-__all__ = ["is_hidden", "is_numbering"]
+__all__ = ["NOT_SHOWN", "is_hidden", "is_numbering"]
 
-_NOT_SHOWN = frozenset(
+NOT_SHOWN = frozenset(
     "applet audio canvas datalist map object optgroup option rp rt rtc select svg template video".split()
 )
 _NEVER_HIDDEN = frozenset(("html", "body", "main", "article"))  # a script shows them once the page is there
@@ -21,14 +21,10 @@ _NUMBERING = re.compile(
 
 
 def is_hidden(name: str, attributes: str) -> bool:
-    """Whether an element is not shown: by its kind, its `hidden` or style, or as a formula's second form.
+    """Whether an element with attributes is not shown: by its `hidden` or style, or as a formula's second form.
 
     Differs: style sheets are not read, and what a script hides or shows is not known.
     """
-    if name in _NOT_SHOWN:
-        return True
-    if not attributes:
-        return name == "dialog"
     lower = attributes.lower()
     if "none" in lower or "hidden" in lower:
         if name in _NEVER_HIDDEN:

@@ -58,12 +58,9 @@ class OpenElements:
     """A stack of names; some of them with what their end does."""
 
     def __init__(self) -> None:
-        self._names: list[str] = []
+        self._names = [""]
         self._ends: list[tuple[int, Callable[[], None]]] = [(-1, _nothing)]  # by depth in `_names`
         self._p_depth = -1  # of the open <p>
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def push(self, name: str) -> None:
         """Open an element whose end does nothing."""
@@ -71,42 +68,51 @@ class OpenElements:
 
     def push_with(self, name: str, end: Callable[[], None]) -> None:
         """Open an element; `end` is called when it ends."""
+        depth = len(self._names)
         if name == "p":
-            self._p_depth = len(self._names)
-        self._ends.append((len(self._names), end))
+            self._p_depth = depth
+        self._ends.append((depth, end))
         self._names.append(name)
 
-    def cut(self, depth: int) -> None:
-        """End the elements from `depth` on, the innermost first."""
+    def close(self) -> None:
+        """End all elements, the innermost first."""
+        self._cut(1)
+
+    def _cut(self, depth: int) -> None:
         del self._names[depth:]
-        while self._ends[-1][0] >= depth:
-            self._ends.pop()[1]()
         if self._p_depth >= depth:
             self._p_depth = -1
+        while self._ends[-1][0] >= depth:
+            self._ends.pop()[1]()
 
-    def before_start(self, name: str) -> None:
-        """End what the start tag of `name` ends."""
+    def before_block(self, name: str) -> None:
+        """End what the start tag of a block-level element ends."""
         if name in _ENDED_BY:
-            names, barriers = _ENDED_BY[name]
-            for depth in range(len(self._names) - 1, max(len(self._names) - _SEARCH, 0) - 1, -1):
-                found = self._names[depth]
-                if found in names:
-                    self.cut(depth)
-                    break
-                if found in barriers:
-                    break
-        if self._p_depth >= 0 and name in BLOCKS:
-            self.cut(self._p_depth)
+            self.before(name)
+        if self._p_depth >= 0:
+            self._cut(self._p_depth)
+
+    def before(self, name: str) -> None:
+        """End the element that the start tag of `name` ends, one of `_ENDED_BY`."""
+        names = self._names
+        ended, barriers = _ENDED_BY[name]
+        for depth in range(len(names) - 1, max(len(names) - _SEARCH, 1) - 1, -1):
+            found = names[depth]
+            if found in ended:
+                self._cut(depth)
+                return
+            if found in barriers:
+                return
 
     def end(self, name: str) -> bool:
         """End the element that the end tag of `name` ends; whether there is one."""
-        names = self._names
-        depth = len(names) - 1
-        if depth < 0 or names[depth] != name:
+        depth = len(self._names) - 1
+        if self._names[depth] != name:
             depth = self._find(name)
-        if depth >= 0:
-            self.cut(depth)
-        return depth >= 0
+            if depth < 0:
+                return False
+        self._cut(depth)
+        return True
 
     def _find(self, name: str) -> int:
         """The depth of the element that an end tag ends; -1: none."""
@@ -115,7 +121,7 @@ class OpenElements:
         names = self._names
         is_heading = name in _HEADINGS
         barriers = _TABLE if name in _TABLE_PARTS else _BARRIERS if name in BLOCKS else BLOCKS
-        for depth in range(len(names) - 1, max(len(names) - _SEARCH, 0) - 1, -1):
+        for depth in range(len(names) - 1, max(len(names) - _SEARCH, 1) - 1, -1):
             found = names[depth]
             if found == name or (is_heading and found in _HEADINGS):
                 return depth

@@ -13,7 +13,7 @@ _MAX_CELL_CHARS = 1000  # a longer cell belongs to a table that lays out a page
 class Row:
     """An open row of a table: where the blocks of its cells begin."""
 
-    node: int
+    element: int
     cells: list[int] = field(default_factory=list)
 
 
@@ -37,7 +37,7 @@ def join_row(row: Row, blocks: list[Block]) -> None:
     text = "\t".join(cell[0].text.replace("\n", " ") if cell else "" for cell in cells).strip("\t")
     parts = [cell[0] for cell in filled]
     chars, link_chars = sum(block.chars for block in parts), sum(block.link_chars for block in parts)
-    blocks[row.cells[0] :] = [Block(text, row.node, parts[0].gap, chars, link_chars)]
+    blocks[row.cells[0] :] = [Block(text, row.element, parts[0].gap, chars, link_chars)]
 
 
 def _is_numbering(text: str) -> bool:

@@ -1,0 +1,184 @@
+"""Which of a page's blocks are its main content.
+
+Three steps over the page's elements, in integers: what names and tags call furniture (menus, footers, comments) is
+struck out; the element that holds most of the remaining paragraphs is found; inside it, lists of links and other
+short matter between the paragraphs is struck out. No weights were trained: the few constants here were chosen by hand.
+"""
+
+from pipeline.ingest.extract.blocks import Block, Page
+from pipeline.ingest.extract.class_names import FURNITURE, kind_of_names, names_of
+
+__all__ = ["main_blocks"]
+
+_MIN_PARAGRAPH = 50  # letters outside links that make a block count as a paragraph
+_HALF = 1000  # letters of paragraphs in one box at which each of them counts half
+_ALONE = 3  # a paragraph alone in its box counts a third: teasers are
+_MIN_SHORT = 40  # letters of a block outside paragraphs, lists and tables
+
+_FURNITURE_TAGS = frozenset("nav aside footer form figcaption legend dialog".split())
+_FRAMES = frozenset(("html", "body", "main", "article"))
+_TEXT_TAGS = frozenset("p pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody".split())
+_HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
+_LINK_BOXES = frozenset("ul ol div section dl p h2 h3 h4 aside figure".split())
+_CELLS = frozenset("li td th tr tbody thead table".split())
+
+
+
+def main_blocks(page: Page) -> list[int]:
+    """The indexes of the blocks that are the page's main content."""
+    scores = _scores(page)
+    chars, link_chars = _sums(page)
+    struck = _furniture(page, scores, chars)
+    inside = _main_region(page, scores, struck)
+    _strike_link_boxes(page, chars, link_chars, inside, struck)
+    kept = [
+        index
+        for index, block in enumerate(page.blocks)
+        if inside[block.element] and not struck[block.element] and _is_text(page.tags[block.element], block)
+    ]
+    return _without_idle_headings(page, kept)
+
+
+def _letters(block: Block) -> int:
+    """The letters of a block outside links, as many as Latin ones would say the same; 0: no paragraph."""
+    letters = block.chars - block.link_chars
+    if block.link_chars * 3 > block.chars:
+        return 0
+    text = block.text
+    if not text.isascii():
+        # In UTF-8 a Chinese character has three bytes, a Greek or Arabic letter two.
+        letters = letters * (len(text) + len(text.encode("utf-8", "surrogatepass"))) // (2 * len(text))
+    return letters if letters >= _MIN_PARAGRAPH else 0
+
+
+def _scores(page: Page) -> list[int]:
+    """Of each element, what its own paragraphs count: less where few stand together in a box."""
+    tags, parents = page.tags, page.parents
+    paragraphs: list[tuple[int, int, int]] = []  # element, box, letters
+    letters_in = [0] * len(tags)
+    number_in = [0] * len(tags)
+    for block in page.blocks:
+        if letters := _letters(block):
+            element = block.element
+            box = parents[element] if tags[element] in _TEXT_TAGS else element
+            paragraphs.append((element, box, letters))
+            letters_in[box] += letters
+            number_in[box] += 1
+    scores = [0] * len(tags)
+    for element, box, letters in paragraphs:
+        score = letters * letters_in[box] // (letters_in[box] + _HALF)
+        scores[element] += score if number_in[box] > 1 else score // _ALONE
+    return scores
+
+
+def _sums(page: Page) -> tuple[list[int], list[int]]:
+    """Of each element with all that is inside: its characters, and those of links."""
+    parents = page.parents
+    chars, link_chars = [0] * len(parents), [0] * len(parents)
+    for block in page.blocks:
+        chars[block.element] += block.chars
+        link_chars[block.element] += block.link_chars
+    for element in range(len(parents) - 1, 0, -1):
+        if chars[element]:
+            chars[parents[element]] += chars[element]
+            link_chars[parents[element]] += link_chars[element]
+    return chars, link_chars
+
+
+def _totals(parents: list[int], scores: list[int]) -> list[int]:
+    """The scores of elements with all that is inside."""
+    totals = scores[:]
+    for element in range(len(parents) - 1, 0, -1):
+        if totals[element]:
+            totals[parents[element]] += totals[element]
+    return totals
+
+
+def _furniture(page: Page, scores: list[int], chars: list[int]) -> list[bool]:
+    """Which elements are furniture, or inside some; their scores become 0.
+
+    An element that holds most of the page's paragraphs is none, whatever its names say.
+    """
+    parents, tags, attributes = page.parents, page.tags, page.attributes
+    totals = _totals(parents, scores)
+    most, some = totals[0] * 8, totals[0] * 2
+    struck = [False] * len(tags)
+    for element in range(1, len(tags)):
+        if struck[parents[element]]:
+            struck[element] = True
+            scores[element] = 0
+        elif chars[element]:
+            tag = tags[element]
+            total = totals[element] * 10
+            if tag in _FRAMES:
+                continue
+            if tag in _FURNITURE_TAGS:
+                struck[element] = total <= most
+            elif attributes[element]:
+                kind = kind_of_names(names_of(attributes[element]))
+                struck[element] = kind > 0 and total <= (most if kind == FURNITURE else some)
+            if struck[element]:
+                scores[element] = 0
+    return struck
+
+
+def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool]:
+    """Which elements are in the main region: the smallest that holds three quarters of the score, and its kin.
+
+    Kin are, up to the element that holds nearly all, paragraphs beside it and elements of its tag and a name of its.
+    """
+    parents, tags, attributes = page.parents, page.tags, page.attributes
+    totals = _totals(parents, scores)
+    path = [0]
+    for element in range(1, len(tags)):
+        # In the page's order, parents first: the path grows downwards.
+        total = totals[element]
+        if parents[element] == path[-1] and total and total * 100 >= totals[parents[element]] * 75:
+            if tags[element] not in _TEXT_TAGS:
+                path.append(element)
+    inside = [False] * len(tags)
+    inside[path[-1]] = True
+    top = max((i for i, e in enumerate(path) if totals[e] * 100 >= totals[0] * 95), default=0)
+    kin = {above: (tags[below], frozenset(names_of(attributes[below]).split())) for above, below in zip(path[top:], path[top + 1 :])}
+    on_path = set(path)
+    for element in range(path[top] + 1, len(tags)):
+        parent = parents[element]
+        if inside[parent]:
+            inside[element] = True
+        elif parent in kin and element not in on_path and totals[element] and not struck[element]:
+            tag, names = kin[parent]
+            inside[element] = tags[element] in _TEXT_TAGS or (
+                tags[element] == tag and not names.isdisjoint(names_of(attributes[element]).split())
+            )
+    return inside
+
+
+def _strike_link_boxes(
+    page: Page, chars: list[int], link_chars: list[int], inside: list[bool], struck: list[bool]
+) -> None:
+    """Strike out the boxes of the main region that are links for the most part."""
+    parents, tags = page.parents, page.tags
+    for element in range(1, len(tags)):
+        if inside[element] and not struck[element]:
+            struck[element] = struck[parents[element]] or (
+                link_chars[element] * 2 > chars[element] > 0 and tags[element] in _LINK_BOXES
+            )
+
+
+def _is_text(tag: str, block: Block) -> bool:
+    if block.link_chars * 2 > block.chars and tag not in _CELLS:
+        return False
+    return tag in _TEXT_TAGS or block.is_pre or block.chars >= _MIN_SHORT
+
+
+def _without_idle_headings(page: Page, kept: list[int]) -> list[int]:
+    """`kept` without titles of the page, and without headings that nothing follows before the next of their rank."""
+    result: list[int] = []
+    below = "h0"  # the tag of the block that follows, if it is a heading
+    for index in reversed(kept):
+        tag = page.tags[page.blocks[index].element]
+        if tag in _HEADINGS and (tag == "h1" or below <= tag):
+            continue
+        below = tag if tag in _HEADINGS else "text"
+        result.append(index)
+    return result[::-1]
