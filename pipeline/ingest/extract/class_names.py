@@ -24,7 +24,7 @@ def _words(*groups: str) -> re.Pattern[str]:
 
 # Around the text, whatever it holds.
 _FURNITURE = (
-    "nav. navbar. navigation. menus?. breadcrumb masthead footer copyright disclaimer",
+    "nav. navbar navigation nav-?header nav-?footer navbox menus?. breadcrumb masthead footer copyright disclaimer",
     "comments?. commentlist disqus respond. repl(?:y|ies).",
     "cookies?. gdpr consent modal popup newsletter subscri",
     "related recommend trending popular outbrain taboola",

@@ -13,6 +13,7 @@ __all__ = ["main_blocks"]
 _MIN_PARAGRAPH = 50  # letters outside links that make a block count as a paragraph
 _HALF = 1000  # letters of paragraphs in one box at which each of them counts half
 _ALONE = 3  # a paragraph alone in its box counts a third: teasers are
+_MIN_REGION = 250  # characters of a main region that is less than half of its page
 _MIN_SHORT = 40  # letters of a block outside paragraphs, lists and tables
 
 _FURNITURE_TAGS = frozenset("nav aside footer form figcaption legend dialog".split())
@@ -26,17 +27,28 @@ _CELLS = frozenset("li td th tr tbody thead table".split())
 
 def main_blocks(page: Page) -> list[int]:
     """The indexes of the blocks that are the page's main content."""
+    blocks = page.blocks
     scores = _scores(page)
-    chars, link_chars = _sums(page)
-    struck = _furniture(page, scores, chars)
+    struck = _furniture(page, scores)
     inside = _main_region(page, scores, struck)
-    _strike_link_boxes(page, chars, link_chars, inside, struck)
-    kept = [
-        index
-        for index, block in enumerate(page.blocks)
-        if inside[block.element] and not struck[block.element] and _is_text(page.tags[block.element], block)
-    ]
+    shown = [index for index, block in enumerate(blocks) if not struck[block.element]]
+    region = [index for index in shown if inside[blocks[index].element]]
+    if _is_small(_num_chars(blocks, region), _num_chars(blocks, shown)):
+        return shown
+    _strike_link_boxes(page, scores, inside, struck)
+    kept = [index for index in region if _is_text(page, blocks[index], struck)]
+    if 2 * _num_chars(blocks, kept) < _num_chars(blocks, region):
+        return region  # an index, a table of contents: its links are what it is there for
     return _without_idle_headings(page, kept)
+
+
+def _num_chars(blocks: list[Block], indexes: list[int]) -> int:
+    return sum(blocks[index].chars for index in indexes)
+
+
+def _is_small(region: int, page: int) -> bool:
+    """Whether a region is too small a part of the page to be what it is about, so that the page is an index."""
+    return region * 8 < page or (region < _MIN_REGION and region * 2 < page)
 
 
 def _letters(block: Block) -> int:
@@ -71,13 +83,14 @@ def _scores(page: Page) -> list[int]:
     return scores
 
 
-def _sums(page: Page) -> tuple[list[int], list[int]]:
+def _sums(page: Page, struck=None) -> tuple[list[int], list[int]]:
     """Of each element with all that is inside: its characters, and those of links."""
     parents = page.parents
     chars, link_chars = [0] * len(parents), [0] * len(parents)
     for block in page.blocks:
-        chars[block.element] += block.chars
-        link_chars[block.element] += block.link_chars
+        if not struck or not struck[block.element]:
+            chars[block.element] += block.chars
+            link_chars[block.element] += block.link_chars
     for element in range(len(parents) - 1, 0, -1):
         if chars[element]:
             chars[parents[element]] += chars[element]
@@ -94,12 +107,13 @@ def _totals(parents: list[int], scores: list[int]) -> list[int]:
     return totals
 
 
-def _furniture(page: Page, scores: list[int], chars: list[int]) -> list[bool]:
+def _furniture(page: Page, scores: list[int]) -> list[bool]:
     """Which elements are furniture, or inside some; their scores become 0.
 
     An element that holds most of the page's paragraphs is none, whatever its names say.
     """
     parents, tags, attributes = page.parents, page.tags, page.attributes
+    chars, _ = _sums(page)
     totals = _totals(parents, scores)
     most, some = totals[0] * 8, totals[0] * 2
     struck = [False] * len(tags)
@@ -153,19 +167,24 @@ def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool
     return inside
 
 
-def _strike_link_boxes(
-    page: Page, chars: list[int], link_chars: list[int], inside: list[bool], struck: list[bool]
-) -> None:
-    """Strike out the boxes of the main region that are links for the most part."""
+def _strike_link_boxes(page: Page, scores: list[int], inside: list[bool], struck: list[bool]) -> None:
+    """Strike out the boxes of the main region that are links for the most part, and hold next to no paragraphs."""
     parents, tags = page.parents, page.tags
+    chars, link_chars = _sums(page, struck)
+    totals = _totals(parents, scores)
     for element in range(1, len(tags)):
         if inside[element] and not struck[element]:
             struck[element] = struck[parents[element]] or (
-                link_chars[element] * 2 > chars[element] > 0 and tags[element] in _LINK_BOXES
+                link_chars[element] * 2 > chars[element] > 0
+                and tags[element] in _LINK_BOXES
+                and totals[element] * 10 <= totals[0]
             )
 
 
-def _is_text(tag: str, block: Block) -> bool:
+def _is_text(page: Page, block: Block, struck: list[bool]) -> bool:
+    if struck[block.element]:
+        return False
+    tag = page.tags[block.element]
     if block.link_chars * 2 > block.chars and tag not in _CELLS:
         return False
     return tag in _TEXT_TAGS or block.is_pre or block.chars >= _MIN_SHORT
@@ -177,7 +196,7 @@ def _without_idle_headings(page: Page, kept: list[int]) -> list[int]:
     below = "h0"  # the tag of the block that follows, if it is a heading
     for index in reversed(kept):
         tag = page.tags[page.blocks[index].element]
-        if tag in _HEADINGS and (tag == "h1" or below <= tag):
+        if tag in _HEADINGS and (below <= tag):
             continue
         below = tag if tag in _HEADINGS else "text"
         result.append(index)

@@ -11,7 +11,7 @@ _MAX_CELL_CHARS = 1000  # a longer cell belongs to a table that lays out a page
 
 @dataclass(slots=True)
 class Row:
-    """An open row of a table: where the blocks of its cells begin."""
+    """An open row of a table: its element, and where the blocks of its cells begin."""
 
     element: int
     cells: list[int] = field(default_factory=list)

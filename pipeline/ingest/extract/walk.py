@@ -163,7 +163,7 @@ class _Walk:
                 self._gap = 2
             self._counters.append((_number(attribute(attributes, "start")) or 1) if name == "ol" else None)
         elif name == "tr":
-            self._rows.append(Row(self._element))
+            self._rows.append(Row(len(self.page.tags)))
         elif name in _PRE:
             self._gap = 2
             self._num_pre += 1
