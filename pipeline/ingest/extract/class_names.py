@@ -8,9 +8,9 @@ jusText's and Trafilatura's rules. A word counts where a name's part begins: `na
 import re
 from functools import lru_cache
 
-__all__ = ["FURNITURE", "MAYBE_FURNITURE", "kind_of_names", "names_of"]
+__all__ = ["FURNITURE", "MAYBE_FURNITURE", "PLACE", "kind_of_names", "names_of"]
 
-FURNITURE, MAYBE_FURNITURE = 2, 1
+PLACE, MAYBE_FURNITURE, FURNITURE = 1, 2, 3
 
 _ATTRIBUTE = re.compile(r"""(?:class|id|role)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]*))""", re.IGNORECASE)
 _CAMEL = re.compile(r"([a-z])([A-Z])")
@@ -31,12 +31,15 @@ _FURNITURE = (
 )
 # Beside the text, unless a good part of it is inside: pages name their frames after what stands in them.
 _MAYBE_FURNITURE = (
-    "sidebar side-bar shar(?:e|ing). sharebar sharedaddy social follow. promo sponsor ads?. advert banner donat",
-    "sign-?up log-?in. pagination pager. search toolbar dropdown tooltip dialog hide. print. noprint complementary",
-    "contentinfo tags?. byline author bio. meta. captions?. credits?. rating read-?more read-?next breaking",
+    "shar(?:e|ing). sharebar sharedaddy social follow. promo sponsor ads?. advert donat",
+    "sign-?up log-?in. pagination pager. search toolbar dropdown tooltip dialog hide. print. noprint",
+    "tags?. byline author bio. meta. captions?. credits?. rating read-?more read-?next breaking",
     "timestamp dateline dates?.",
 )
-_CERTAIN, _ANY = _words(*_FURNITURE), _words(*_FURNITURE, *_MAYBE_FURNITURE)
+# Places of a page; between paragraphs they are part of the text.
+_PLACES = ("sidebar side-bar banner complementary contentinfo",)
+_CERTAIN, _MAYBE = _words(*_FURNITURE), _words(*_MAYBE_FURNITURE)
+_ANY = _words(*_FURNITURE, *_MAYBE_FURNITURE, *_PLACES)
 _TEXT = re.compile(r"(?<![a-z])(?:(?:article|entry|content|post|story|body|text)-?(?:body|content|text)|hentry|maincontent|main(?![a-z]))")
 
 
@@ -50,9 +53,11 @@ def names_of(attributes: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def kind_of_names(names: str) -> int:
-    """FURNITURE or MAYBE_FURNITURE for an element with these names; 0 for neither."""
+    """FURNITURE, MAYBE_FURNITURE or PLACE for an element with these names; 0 for none of them."""
     if not names or not _ANY.search(names):
         return 0
     if _CERTAIN.search(names):
         return FURNITURE
-    return 0 if _TEXT.search(names) else MAYBE_FURNITURE
+    if _TEXT.search(names):
+        return 0
+    return MAYBE_FURNITURE if _MAYBE.search(names) else PLACE

@@ -6,22 +6,27 @@ short matter between the paragraphs is struck out. No weights were trained: the 
 """
 
 from pipeline.ingest.extract.blocks import Block, Page
-from pipeline.ingest.extract.class_names import FURNITURE, kind_of_names, names_of
+from pipeline.ingest.extract.class_names import FURNITURE, PLACE, kind_of_names, names_of
 
 __all__ = ["main_blocks"]
 
 _MIN_PARAGRAPH = 50  # letters outside links that make a block count as a paragraph
+_MIN_ITEM = 20  # the same for an item of a list, a row of a table and the like
 _HALF = 1000  # letters of paragraphs in one box at which each of them counts half
 _ALONE = 3  # a paragraph alone in its box counts a third: teasers are
 _MIN_REGION = 250  # characters of a main region that is less than half of its page
 _MIN_SHORT = 40  # letters of a block outside paragraphs, lists and tables
+_MIN_AROUND_LINK = 8  # letters around a link that make it part of a sentence
+_ENDS = ".!?:;。！？：؟।"
 
 _FURNITURE_TAGS = frozenset("nav aside footer form figcaption legend dialog".split())
 _FRAMES = frozenset(("html", "body", "main", "article"))
 _TEXT_TAGS = frozenset("p pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody".split())
+_LISTS = frozenset(("ul", "ol", "dl"))
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
-_LINK_BOXES = frozenset("ul ol div section dl p h2 h3 h4 aside figure".split())
-_CELLS = frozenset("li td th tr tbody thead table".split())
+_LINK_BOXES = frozenset("ul ol div section dl h2 h3 h4 aside figure".split())
+_CELLS = frozenset("li td th tr dt".split())
+_ITEMS = frozenset("li td th tr dt dd pre blockquote".split())
 
 
 
@@ -36,7 +41,12 @@ def main_blocks(page: Page) -> list[int]:
     if _is_small(_num_chars(blocks, region), _num_chars(blocks, shown)):
         return shown
     _strike_link_boxes(page, scores, inside, struck)
-    kept = [index for index in region if _is_text(page, blocks[index], struck)]
+    paragraphs = {
+        (page.parents[block.element], page.tags[block.element], page.attributes[block.element])
+        for block in blocks
+        if block.chars - block.link_chars >= _MIN_PARAGRAPH
+    }
+    kept = [index for index in region if _is_text(page, struck, paragraphs, index)]
     if 2 * _num_chars(blocks, kept) < _num_chars(blocks, region):
         return region  # an index, a table of contents: its links are what it is there for
     return _without_idle_headings(page, kept)
@@ -51,7 +61,7 @@ def _is_small(region: int, page: int) -> bool:
     return region * 8 < page or (region < _MIN_REGION and region * 2 < page)
 
 
-def _letters(block: Block) -> int:
+def _letters(block: Block, tag: str) -> int:
     """The letters of a block outside links, as many as Latin ones would say the same; 0: no paragraph."""
     letters = block.chars - block.link_chars
     if block.link_chars * 3 > block.chars:
@@ -60,7 +70,7 @@ def _letters(block: Block) -> int:
     if not text.isascii():
         # In UTF-8 a Chinese character has three bytes, a Greek or Arabic letter two.
         letters = letters * (len(text) + len(text.encode("utf-8", "surrogatepass"))) // (2 * len(text))
-    return letters if letters >= _MIN_PARAGRAPH else 0
+    return letters if letters >= (_MIN_ITEM if tag in _ITEMS else _MIN_PARAGRAPH) else 0
 
 
 def _scores(page: Page) -> list[int]:
@@ -70,8 +80,8 @@ def _scores(page: Page) -> list[int]:
     letters_in = [0] * len(tags)
     number_in = [0] * len(tags)
     for block in page.blocks:
-        if letters := _letters(block):
-            element = block.element
+        element = block.element
+        if letters := _letters(block, tags[element]):
             box = parents[element] if tags[element] in _TEXT_TAGS else element
             paragraphs.append((element, box, letters))
             letters_in[box] += letters
@@ -90,7 +100,8 @@ def _sums(page: Page, struck=None) -> tuple[list[int], list[int]]:
     for block in page.blocks:
         if not struck or not struck[block.element]:
             chars[block.element] += block.chars
-            link_chars[block.element] += block.link_chars
+            if page.tags[block.element] != "tr":  # a table of links is a table
+                link_chars[block.element] += block.link_chars
     for element in range(len(parents) - 1, 0, -1):
         if chars[element]:
             chars[parents[element]] += chars[element]
@@ -114,6 +125,7 @@ def _furniture(page: Page, scores: list[int]) -> list[bool]:
     """
     parents, tags, attributes = page.parents, page.tags, page.attributes
     chars, _ = _sums(page)
+    in_flow = _paragraphs_in(page)
     totals = _totals(parents, scores)
     most, some = totals[0] * 8, totals[0] * 2
     struck = [False] * len(tags)
@@ -130,14 +142,25 @@ def _furniture(page: Page, scores: list[int]) -> list[bool]:
                 struck[element] = total <= most
             elif attributes[element]:
                 kind = kind_of_names(names_of(attributes[element]))
+                if kind == PLACE and in_flow[parents[element]] > 1:
+                    kind = 0
                 struck[element] = kind > 0 and total <= (most if kind == FURNITURE else some)
             if struck[element]:
                 scores[element] = 0
     return struck
 
 
+def _paragraphs_in(page: Page) -> list[int]:
+    """How many paragraphs stand in each element itself."""
+    number_in = [0] * len(page.tags)
+    for block in page.blocks:
+        if _letters(block, page.tags[block.element]) >= _MIN_PARAGRAPH:
+            number_in[page.parents[block.element]] += 1
+    return number_in
+
+
 def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool]:
-    """Which elements are in the main region: the smallest that holds three quarters of the score, and its kin.
+    """Which elements are in the main region: the smallest that holds most of the score, and its kin.
 
     Kin are, up to the element that holds nearly all, paragraphs beside it and elements of its tag and a name of its.
     """
@@ -147,7 +170,7 @@ def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool
     for element in range(1, len(tags)):
         # In the page's order, parents first: the path grows downwards.
         total = totals[element]
-        if parents[element] == path[-1] and total and total * 100 >= totals[parents[element]] * 75:
+        if parents[element] == path[-1] and total and total * 100 >= totals[parents[element]] * 85:
             if tags[element] not in _TEXT_TAGS:
                 path.append(element)
     inside = [False] * len(tags)
@@ -161,7 +184,7 @@ def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool
             inside[element] = True
         elif parent in kin and element not in on_path and totals[element] and not struck[element]:
             tag, names = kin[parent]
-            inside[element] = tags[element] in _TEXT_TAGS or (
+            inside[element] = tags[element] in _TEXT_TAGS or totals[element] * 5 >= totals[path[-1]] or (
                 tags[element] == tag and not names.isdisjoint(names_of(attributes[element]).split())
             )
     return inside
@@ -172,22 +195,37 @@ def _strike_link_boxes(page: Page, scores: list[int], inside: list[bool], struck
     parents, tags = page.parents, page.tags
     chars, link_chars = _sums(page, struck)
     totals = _totals(parents, scores)
+    in_flow = _paragraphs_in(page)
     for element in range(1, len(tags)):
         if inside[element] and not struck[element]:
             struck[element] = struck[parents[element]] or (
                 link_chars[element] * 2 > chars[element] > 0
                 and tags[element] in _LINK_BOXES
                 and totals[element] * 10 <= totals[0]
+                and not (tags[element] in _LISTS and in_flow[parents[element]] > 1)
             )
 
 
-def _is_text(page: Page, block: Block, struck: list[bool]) -> bool:
-    if struck[block.element]:
+def _is_text(page: Page, struck: list[bool], paragraphs: set[tuple[int, str, str]], index: int) -> bool:
+    """Whether a block of the main region is part of the text, and no line of links, dates or buttons.
+
+    A short block is, where it is written as a paragraph beside it is (`paragraphs`: parent, tag, attributes).
+    """
+    block = page.blocks[index]
+    element = block.element
+    tag, parent = page.tags[element], page.parents[element]
+    if struck[element]:
         return False
-    tag = page.tags[block.element]
-    if block.link_chars * 2 > block.chars and tag not in _CELLS:
-        return False
-    return tag in _TEXT_TAGS or block.is_pre or block.chars >= _MIN_SHORT
+    if block.link_chars * 2 > block.chars and tag not in _CELLS and page.tags[parent] != "li":
+        # "See section 6.3, Upgrades." is a sentence.
+        return block.text[-1] in _ENDS and block.chars - block.link_chars >= _MIN_AROUND_LINK
+    if tag in _TEXT_TAGS or block.is_pre or block.chars >= _MIN_SHORT:
+        return True
+    return not block.link_chars and (
+        block.text[-1] in _ENDS
+        or page.tags[parent] in _ITEMS
+        or (parent, tag, page.attributes[element]) in paragraphs
+    )
 
 
 def _without_idle_headings(page: Page, kept: list[int]) -> list[int]:

@@ -230,6 +230,8 @@ class _Walk:
             self._open.push(name)
         elif is_hidden(name, attributes):
             self._hide(name)
+        elif name == "a" and "href" not in attributes.lower():
+            self._open.push(name)
         else:
             self._num_links += 1
             self._open.push_with(name, self._end_link)
