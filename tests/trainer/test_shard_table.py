@@ -19,7 +19,7 @@ def test_packed_rows_are_those_that_were_counted() -> None:
 
 def test_uncounted_packed_rows_are_refused_with_the_cure() -> None:
     shards = make_shards([("web", 0, 31)])
-    with pytest.raises(ValueError, match=r"sequence_length=16 with packing: documents.*trainer\.packed"):
+    with pytest.raises(ValueError, match=r"sequence_length=16 with packing: documents.*packed_row_counts"):
         shards.rows(16, "documents")
     partly = replace(shards, packed_rows={8: np.array([NOT_COUNTED])})
     with pytest.raises(ValueError, match="sequence_length=8 with packing: documents"):
