@@ -6,12 +6,17 @@ are main content, and changes none.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["SPACE", "Block", "Page", "collapse", "compose"]
+__all__ = ["SPACE", "Block", "Page", "collapse", "compose", "tag_set"]
 
 SPACE = " \t\n\f\r"  # what a browser collapses: not the no-break space, nor the ideographic one
+
+
+def tag_set(names: str) -> frozenset[str]:
+    """The names of tags, written with blanks between."""
+    return frozenset(names.split())
 
 
 @dataclass(slots=True)
@@ -46,8 +51,26 @@ def collapse(text: str) -> str:
     """`text` with its white space as a browser shows it: each run one blank, none at the ends."""
     if "\n" in text and not text.isascii() and _HAS_WIDE.search(text):
         text = _WIDE_BREAK.sub(r"\1", text)
+    if len(text) > _LONG:
+        return " ".join(filter(None, map(_collapse, _at_blanks(text))))
+    return _collapse(text)
+
+
+_LONG = 1 << 20  # characters; words take ten times their memory as a list
+
+
+def _collapse(text: str) -> str:
     # As bytes, for there only ASCII's white space splits.
     return b" ".join(text.encode("utf-8", "surrogatepass").split()).decode("utf-8", "surrogatepass")
+
+
+def _at_blanks(text: str) -> Iterator[str]:
+    """`text` in pieces, cut at blanks."""
+    start = 0
+    while start < len(text):
+        end = text.find(" ", start + _LONG)
+        yield text[start : end if end >= 0 else len(text)]
+        start = end if end >= 0 else len(text)
 
 
 def compose(blocks: Sequence[Block], chosen: Iterable[int]) -> str:

@@ -40,7 +40,9 @@ _MAYBE_FURNITURE = (
 _PLACES = ("sidebar side-bar banner complementary contentinfo",)
 _CERTAIN, _MAYBE = _words(*_FURNITURE), _words(*_MAYBE_FURNITURE)
 _ANY = _words(*_FURNITURE, *_MAYBE_FURNITURE, *_PLACES)
-_TEXT = re.compile(r"(?<![a-z])(?:(?:article|entry|content|post|story|body|text)-?(?:body|content|text)|hentry|maincontent|main(?![a-z]))")
+_TEXT = re.compile(
+    r"(?<![a-z])(?:(?:article|entry|content|post|story|body|text)-?(?:body|content|text)|hentry|maincontent|main(?![a-z]))"
+)
 
 
 def names_of(attributes: str) -> str:

@@ -2,18 +2,20 @@
 
 import re
 
+from pipeline.ingest.extract.blocks import tag_set
+
 __all__ = ["NOT_SHOWN", "is_hidden", "is_numbering"]
 
-NOT_SHOWN = frozenset(
-    "applet audio canvas datalist map object optgroup option rp rt rtc select svg template video".split()
-)
+NOT_SHOWN = tag_set("applet audio canvas datalist map object optgroup option rp rt rtc select svg template video")
 _NEVER_HIDDEN = frozenset(("html", "body", "main", "article"))  # a script shows them once the page is there
 
 _STYLE_HIDES = re.compile(r"style\s*=[^>]*?display\s*:\s*none", re.IGNORECASE)
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _HIDDEN = re.compile(r"(?:^|\s)hidden(?=[\s/=]|$)(?!\s*=\s*until-found)", re.IGNORECASE)
 # What MathJax 2 draws; the formula's source stands beside it.
-_MATHJAX = re.compile(r"[\"'\s=](?:MathJax(?:_(?:Preview|Display|CHTML|SVG|SVG_Display))?|MJX_Assistive_MathML)(?=[\"'\s]|$)")
+_MATHJAX = re.compile(
+    r"[\"'\s=](?:MathJax(?:_(?:Preview|Display|CHTML|SVG|SVG_Display))?|MJX_Assistive_MathML)(?=[\"'\s]|$)"
+)
 _NUMBERING = re.compile(
     r"[\"'\s=](?:lineno|linenos|linenr|lnum|line-?numbers?|hljs-ln-n(?:umbers)?|gutter|blob-num)(?=[\"'\s]|$)",
     re.IGNORECASE,

@@ -5,7 +5,9 @@ struck out; the element that holds most of the remaining paragraphs is found; in
 short matter between the paragraphs is struck out. No weights were trained: the few constants here were chosen by hand.
 """
 
-from pipeline.ingest.extract.blocks import Block, Page
+import itertools
+
+from pipeline.ingest.extract.blocks import Block, Page, tag_set
 from pipeline.ingest.extract.class_names import FURNITURE, PLACE, kind_of_names, names_of
 
 __all__ = ["main_blocks"]
@@ -19,15 +21,14 @@ _MIN_SHORT = 40  # letters of a block outside paragraphs, lists and tables
 _MIN_AROUND_LINK = 8  # letters around a link that make it part of a sentence
 _ENDS = ".!?:;。！？：؟।"
 
-_FURNITURE_TAGS = frozenset("nav aside footer form figcaption legend dialog".split())
+_FURNITURE_TAGS = tag_set("nav aside footer form figcaption legend dialog")
 _FRAMES = frozenset(("html", "body", "main", "article"))
-_TEXT_TAGS = frozenset("p pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody".split())
+_TEXT_TAGS = tag_set("p pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
 _LISTS = frozenset(("ul", "ol", "dl"))
-_HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
-_LINK_BOXES = frozenset("ul ol div section dl h2 h3 h4 aside figure".split())
-_CELLS = frozenset("li td th tr dt".split())
-_ITEMS = frozenset("li td th tr dt dd pre blockquote".split())
-
+_HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
+_LINK_BOXES = tag_set("ul ol div section dl h2 h3 h4 aside figure")
+_CELLS = tag_set("li td th tr dt")
+_ITEMS = tag_set("li td th tr dt dd pre blockquote")
 
 
 def main_blocks(page: Page) -> list[int]:
@@ -93,7 +94,7 @@ def _scores(page: Page) -> list[int]:
     return scores
 
 
-def _sums(page: Page, struck=None) -> tuple[list[int], list[int]]:
+def _sums(page: Page, struck: list[bool] | None = None) -> tuple[list[int], list[int]]:
     """Of each element with all that is inside: its characters, and those of links."""
     parents = page.parents
     chars, link_chars = [0] * len(parents), [0] * len(parents)
@@ -144,7 +145,7 @@ def _furniture(page: Page, scores: list[int]) -> list[bool]:
                 kind = kind_of_names(names_of(attributes[element]))
                 if kind == PLACE and in_flow[parents[element]] > 1:
                     kind = 0
-                struck[element] = kind > 0 and total <= (most if kind == FURNITURE else some)
+                struck[element] = total <= most if kind == FURNITURE else kind > 0 and total < some
             if struck[element]:
                 scores[element] = 0
     return struck
@@ -170,13 +171,16 @@ def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool
     for element in range(1, len(tags)):
         # In the page's order, parents first: the path grows downwards.
         total = totals[element]
-        if parents[element] == path[-1] and total and total * 100 >= totals[parents[element]] * 85:
-            if tags[element] not in _TEXT_TAGS:
-                path.append(element)
+        is_most = total > 0 and total * 100 >= totals[parents[element]] * 85
+        if parents[element] == path[-1] and is_most and tags[element] not in _TEXT_TAGS:
+            path.append(element)
     inside = [False] * len(tags)
     inside[path[-1]] = True
     top = max((i for i, e in enumerate(path) if totals[e] * 100 >= totals[0] * 95), default=0)
-    kin = {above: (tags[below], frozenset(names_of(attributes[below]).split())) for above, below in zip(path[top:], path[top + 1 :])}
+    kin = {
+        above: (tags[below], frozenset(names_of(attributes[below]).split()))
+        for above, below in itertools.pairwise(path[top:])
+    }
     on_path = set(path)
     for element in range(path[top] + 1, len(tags)):
         parent = parents[element]
@@ -184,8 +188,10 @@ def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool
             inside[element] = True
         elif parent in kin and element not in on_path and totals[element] and not struck[element]:
             tag, names = kin[parent]
-            inside[element] = tags[element] in _TEXT_TAGS or totals[element] * 5 >= totals[path[-1]] or (
-                tags[element] == tag and not names.isdisjoint(names_of(attributes[element]).split())
+            inside[element] = (
+                tags[element] in _TEXT_TAGS
+                or totals[element] * 5 >= totals[path[-1]]
+                or (tags[element] == tag and not names.isdisjoint(names_of(attributes[element]).split()))
             )
     return inside
 
@@ -222,9 +228,7 @@ def _is_text(page: Page, struck: list[bool], paragraphs: set[tuple[int, str, str
     if tag in _TEXT_TAGS or block.is_pre or block.chars >= _MIN_SHORT:
         return True
     return not block.link_chars and (
-        block.text[-1] in _ENDS
-        or page.tags[parent] in _ITEMS
-        or (parent, tag, page.attributes[element]) in paragraphs
+        block.text[-1] in _ENDS or page.tags[parent] in _ITEMS or (parent, tag, page.attributes[element]) in paragraphs
     )
 
 

@@ -6,28 +6,26 @@ opened again, and text between a table's rows is not moved before the table; no 
 
 from collections.abc import Callable
 
-__all__ = ["BLOCKS", "VOID", "WIDE_GAP", "OpenElements"]
+from pipeline.ingest.extract.blocks import tag_set
+
+__all__ = ["BLOCKS", "WIDE_GAP", "OpenElements"]
 
 # Elements that stand on lines of their own: with an empty line before and after them, and without.
-WIDE_GAP = frozenset(
+WIDE_GAP = tag_set(
     "article aside blockquote dl fieldset figure footer form h1 h2 h3 h4 h5 h6 header hr listing main menu nav ol p "
-    "plaintext pre section table ul xmp".split()
+    "plaintext pre section table ul xmp"
 )
-BLOCKS = WIDE_GAP | frozenset(
+BLOCKS = WIDE_GAP | tag_set(
     "address body caption center dd details dialog dir div dt figcaption frameset hgroup html legend li search summary "
-    "tbody td tfoot th thead tr".split()
+    "tbody td tfoot th thead tr"
 )
-VOID = frozenset(
-    "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr".split()
-)
-
-_HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
+_HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
 _TABLE = frozenset(("table", "template"))
 _BARRIERS = _TABLE | {"td", "th", "caption", "object"}
-_TABLE_PARTS = frozenset("table tr td th tbody thead tfoot caption".split())
+_TABLE_PARTS = tag_set("table tr td th tbody thead tfoot caption")
 _SEARCH = 512  # open elements that the search for one goes through; browsers nest no deeper
 
-_LISTS = frozenset("ul ol menu dir dl table td th".split())
+_LISTS = tag_set("ul ol menu dir dl table td th")
 _CELLS = frozenset(("td", "th"))
 _GROUPS = frozenset(("tbody", "thead", "tfoot"))
 _READINGS = frozenset(("rt", "rp"))
@@ -61,10 +59,7 @@ class OpenElements:
         self._names = [""]
         self._ends: list[tuple[int, Callable[[], None]]] = [(-1, _nothing)]  # by depth in `_names`
         self._p_depth = -1  # of the open <p>
-
-    def push(self, name: str) -> None:
-        """Open an element whose end does nothing."""
-        self._names.append(name)
+        self.push = self._names.append  # opens an element whose end does nothing
 
     def push_with(self, name: str, end: Callable[[], None]) -> None:
         """Open an element; `end` is called when it ends."""
@@ -106,13 +101,19 @@ class OpenElements:
 
     def end(self, name: str) -> bool:
         """End the element that the end tag of `name` ends; whether there is one."""
-        depth = len(self._names) - 1
-        if self._names[depth] != name:
-            depth = self._find(name)
-            if depth < 0:
-                return False
-        self._cut(depth)
-        return True
+        names = self._names
+        if names[-1] == name:
+            names.pop()
+            depth = len(names)
+            if self._p_depth == depth:
+                self._p_depth = -1
+            if self._ends[-1][0] == depth:
+                self._ends.pop()[1]()
+            return True
+        depth = self._find(name)
+        if depth >= 0:
+            self._cut(depth)
+        return depth >= 0
 
     def _find(self, name: str) -> int:
         """The depth of the element that an end tag ends; -1: none."""

@@ -1,5 +1,6 @@
 """A table's row on one line, a tab between two cells."""
 
+import itertools
 from dataclasses import dataclass, field
 
 from pipeline.ingest.extract.blocks import Block
@@ -22,17 +23,18 @@ def join_row(row: Row, blocks: list[Block]) -> None:
 
     Line numbers beside a listing go: a cell of consecutive numbers, one a line, whose neighbour has as many lines.
     """
-    if not row.cells:
+    bounds = [*row.cells, len(blocks)]
+    if len(row.cells) < 2 or any(end - start > 1 for start, end in itertools.pairwise(bounds)):
         return
-    cells = [blocks[start:end] for start, end in zip(row.cells, [*row.cells[1:], len(blocks)], strict=True)]
+    cells = [blocks[start:end] for start, end in itertools.pairwise(bounds)]
     filled = [cell for cell in cells if cell]
-    if len(filled) > 1 and any(block.is_pre for cell in filled for block in cell):
-        kept = [block for cell in filled for block in cell if not _is_numbering(block.text)]
+    if len(filled) > 1 and any(cell[0].is_pre for cell in filled):
+        kept = [cell[0] for cell in filled if not _is_numbering(cell[0].text)]
         if kept:
             kept[0].gap = max(kept[0].gap, filled[0][0].gap)
             blocks[row.cells[0] :] = kept
         return
-    if len(filled) < 2 or any(len(cell) > 1 or len(cell[0].text) > _MAX_CELL_CHARS for cell in filled):
+    if len(filled) < 2 or any(len(cell[0].text) > _MAX_CELL_CHARS for cell in filled):
         return
     text = "\t".join(cell[0].text.replace("\n", " ") if cell else "" for cell in cells).strip("\t")
     parts = [cell[0] for cell in filled]
@@ -42,7 +44,7 @@ def join_row(row: Row, blocks: list[Block]) -> None:
 
 def _is_numbering(text: str) -> bool:
     lines = text.split()
-    if not lines[0].isdecimal():
+    if not (lines[0].isascii() and lines[0].isdigit()):
         return False
     first = int(lines[0])
     return lines == [str(number) for number in range(first, first + len(lines))]

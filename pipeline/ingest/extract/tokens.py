@@ -11,17 +11,18 @@ from html import unescape
 
 __all__ = ["Token", "attribute", "tokenize"]
 
-# text before the tag, name ("/name" for an end tag), attributes; name, attributes and content of an element whose
-# content is no markup; a "<" that begins no tag.
-Token = tuple[str, str, str, str, str, str, str]
+# Text before the tag; an element whose content is no markup: name, attributes, content; a tag: name ("/name" for an
+# end tag), attributes, and if the element holds text alone, a ">" with that text, its end tag taken too; a "<" that
+# begins no tag.
+Token = tuple[str, str, str, str, str, str, str, str]
 
 # A quote counts only where a value begins. No alternative can match where another does: no backtracking.
 _ATTRIBUTES = r"""[^>=]*(?:=\s*(?:"[^"]*"|'[^']*'|(?!["'\s])[^\s>]*(?=[\s>]))[^>=]*)*"""
 _RAW = "script|style|textarea|title|iframe|noembed|noframes|noscript|xmp"
 _TOKEN = re.compile(
     r"([^<]*)(?:"
-    rf"<((?i:{_RAW})(?=[\s/>]))({_ATTRIBUTES})>([^<]*(?:<(?!/(?i:\2)[\s/>])[^<]*)*)"
-    rf"|<(/?[a-zA-Z][^\s/>]*)({_ATTRIBUTES})>"
+    rf"<((?i:{_RAW})(?=[\s/>]))({_ATTRIBUTES})>([^<]*(?:<(?!/(?i:\2)[\s/>])[^<]*)*)(?:</[^>]*>)?"
+    rf"|<(/?[a-zA-Z][^\s/>]*)({_ATTRIBUTES})(?:(>[^<]*)</\5>|>)"
     r"|<!--(?:-?>|.*?(?:--!?>|\Z))"
     r"|<[!?/][^>]*(?:>|\Z)"
     r"|<[a-zA-Z].*"
@@ -35,6 +36,8 @@ _ATTRIBUTE = re.compile(r"""([^\s/>=]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]*
 
 def tokenize(html: str) -> Iterable[Token]:
     """The tokens of `html` in order; a long page's one at a time, for memory's sake."""
+    if "\0" in html:
+        html = html.replace("\0", "")
     if "\r" in html:
         html = html.replace("\r\n", "\n").replace("\r", "\n")
     if len(html) < _MANY_CHARS:

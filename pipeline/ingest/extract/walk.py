@@ -1,14 +1,13 @@
 """One walk over a page's tags, which gives its block-level elements and its blocks.
 
-White space is collapsed as a browser collapses it, and kept in `<pre>`; a list's items have a bullet or their number;
-the cells of a table's row stand on one line, a tab between two. Left out: what the page hides, the fields of forms,
-readings of ruby, and what stands in place of pictures and films.
+A list's items have a bullet or their number; the cells of a table's row stand on one line, a tab between two. Left
+out: what the page hides, the fields of forms, readings of ruby, and what stands in place of pictures and films.
 """
 
 from collections.abc import Callable
-from html import unescape
 
-from pipeline.ingest.extract.blocks import SPACE, Block, Page, collapse
+from pipeline.ingest.extract.block_writer import BlockWriter
+from pipeline.ingest.extract.blocks import Page, tag_set
 from pipeline.ingest.extract.hidden import NOT_SHOWN, is_hidden, is_numbering
 from pipeline.ingest.extract.mathematics import tex_of_image, tex_of_math, tex_of_script
 from pipeline.ingest.extract.open_elements import BLOCKS, WIDE_GAP, OpenElements
@@ -17,173 +16,135 @@ from pipeline.ingest.extract.tokens import attribute, tokenize
 
 __all__ = ["read_page"]
 
-_PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
-_LISTS = frozenset(("ul", "ol", "menu", "dir"))
+_PRE = tag_set("pre listing xmp plaintext")
+_LISTS = tag_set("ul ol menu dir")
+_MAX_INDENT = 16  # levels of lists
+_WITH_STATE = _LISTS | _PRE | {"li", "tr", "td", "th"}
 
 
 def read_page(html: str) -> Page:
     """The block-level elements and the blocks of a page."""
     walk = _Walk()
-    add_text, parts, actions = walk.text, walk.parts, _ACTIONS
-    for text, raw, raw_attributes, content, name, attributes, less_than in tokenize(html):
+    add_text, parts, actions = walk.text, walk.writer.parts, _ACTIONS
+    for text, raw, raw_attributes, content, name, attributes, inner, less_than in tokenize(html):
         if text and (parts or not text.isspace()):
             add_text(text)
         if name:
             action, tag = actions.get(name) or _action(name)
-            action(walk, tag, attributes)
+            action(walk, tag, attributes, inner)
         elif raw:
             walk.raw(raw.lower(), raw_attributes, content)
         elif less_than:
             add_text("<")
     walk.close()
-    return walk.page
+    return walk.writer.page
 
 
 class _Walk:
-    """What is open, and the block that is being written."""
+    """What is open."""
 
     def __init__(self) -> None:
-        self.page = Page()
-        self.parts: list[str] = []  # of the line that is being written; never empty inside <pre>
-        self._lines: list[str] = []  # of the block that is being written
-        self._link_chars = 0
-        self._gap = 2
-        self._bullet = ""
-        self._element = 0
+        self.writer = BlockWriter()
         self._open = OpenElements()
         self._is_hidden = False  # inside an element that is not shown
-        self._num_pre = self._num_links = 0
         self._counters: list[int | None] = []  # the next number of each open list; None: bullets
         self._rows: list[Row] = []
         self._tex: str | None = None  # of the open <math>
-        self._formula = (0, "")  # the line's last formula, and where in the line it ends
 
     def text(self, text: str) -> None:
-        """Add text to the line."""
-        if self._is_hidden:
-            return
-        if "&" in text:
-            text = unescape(text)
-        self.parts.append(text)
-        if self._num_links:
-            self._link_chars += len(text.strip())
+        """Text outside tags."""
+        if not self._is_hidden:
+            self.writer.add(text)
 
     def raw(self, name: str, attributes: str, content: str) -> None:
         """An element whose content is no markup."""
+        if self._is_hidden:
+            return
         if name == "script" and "math/tex" in attributes:
-            self._add_formula(tex_of_script(attributes, content))
+            if tex := tex_of_script(attributes, content):
+                self.writer.add_formula(tex)
         elif name == "xmp":
-            self.start_block(name, attributes)
-            self.text(content.replace("&", "&amp;"))
+            self.block(name, attributes, ">" + content.replace("&", "&amp;"))
 
     def close(self) -> None:
         """The page's end."""
         self._open.close()
-        self._flush()
+        self.writer.end_block()
 
-    # Lines and blocks
+    # Each of the following is what a tag does: by its name, its attributes, and ">" and the element's text where that
+    # is all it holds, up to its end tag.
 
-    def _flush(self) -> None:
-        """End the block, if one has begun."""
-        if self.parts:
-            self._end_line()
-        if self._lines:
-            text = "\n".join(self._lines)
-            self._lines.clear()
-            block = Block(self._bullet + text, self._element, self._gap, len(text), self._link_chars, self._num_pre > 0)
-            self.page.blocks.append(block)
-            self._bullet = ""
-            self._gap = 1
-        self._link_chars = 0
-
-    def _end_line(self) -> bool:
-        """End the line; whether it holds anything."""
-        text = "".join(self.parts)
-        self.parts.clear()
-        self._formula = (0, "")
-        if self._num_pre:
-            self.parts.append("")
-            text = text.strip("\n").rstrip()
-        else:
-            text = collapse(text)
-        if not text or text.isspace():
-            return False
-        self._lines.append(text)
-        return True
-
-    def break_line(self, name: str, attributes: str) -> None:
-        """A `<br>`; a second one begins a paragraph."""
-        if self._is_hidden:
-            return
-        if self._num_pre:
-            self.parts.append("\n")
-        elif not self._end_line():
-            self._flush()
-            self._gap = 2
-
-    # Block-level elements
-
-    def start_block(self, name: str, attributes: str) -> None:
-        """The start tag of a block-level element."""
+    def block(self, name: str, attributes: str, inner: str) -> None:
+        """A block-level element."""
         self._open.before_block(name)
         if self._is_hidden:
-            self._open.push(name)
+            if not inner:
+                self._open.push(name)
             return
         if attributes and is_hidden(name, attributes):
-            self._hide(name)
+            if not inner:
+                self._hide(name)
             return
-        if self.parts or self._lines:
-            self._flush()
+        writer = self.writer
+        page = writer.page
+        writer.end_block()
         if name in _WITH_STATE:
             self._enter(name, attributes)
         elif name in WIDE_GAP:
-            self._gap = 2
-        page = self.page
-        page.parents.append(self._element)
+            writer.gap = 2
+        page.parents.append(writer.element)
         page.tags.append(name)
         page.attributes.append(attributes)
-        self._element = len(page.tags) - 1
-        self._open.push_with(name, self._end_block)
+        writer.element = len(page.tags) - 1
+        if not inner:
+            self._open.push_with(name, self._end_block)
+            return
+        if len(inner) > 1:
+            writer.add(inner[1:])
+        self._end_block()
 
     def _end_block(self) -> None:
-        if self.parts or self._lines:
-            self._flush()
-        name, self._element = self.page.tags[self._element], self.page.parents[self._element]
+        writer = self.writer
+        writer.end_block()
+        page = writer.page
+        name, writer.element = page.tags[writer.element], page.parents[writer.element]
         if name in _WITH_STATE:
             self._leave(name)
         elif name in WIDE_GAP:
-            self._gap = 2
+            writer.gap = 2
 
     def _enter(self, name: str, attributes: str) -> None:
-        """The start of a list, a table's row, a cell, or preformatted text."""
+        """The start of a list, an item, a table's row, a cell, or preformatted text."""
+        writer = self.writer
         if name == "li":
             self._start_item(attributes)
         elif name in _LISTS:
             if not self._counters:
-                self._gap = 2
+                writer.gap = 2
             self._counters.append((_number(attribute(attributes, "start")) or 1) if name == "ol" else None)
         elif name == "tr":
-            self._rows.append(Row(len(self.page.tags)))
+            self._rows.append(Row(len(writer.page.tags)))
         elif name in _PRE:
-            self._gap = 2
-            self._num_pre += 1
-            self.parts.append("")
+            writer.gap = 2
+            writer.num_pre += 1
+            writer.parts.append("")
         elif self._rows:
-            self._rows[-1].cells.append(len(self.page.blocks))
+            self._rows[-1].cells.append(len(writer.page.blocks))
 
     def _leave(self, name: str) -> None:
+        writer = self.writer
         if name == "li":
-            self._bullet = ""
+            writer.bullet = ""
         elif name in _LISTS:
             self._counters.pop()
             if not self._counters:
-                self._gap = 2
+                writer.gap = 2
         elif name == "tr":
-            join_row(self._rows.pop(), self.page.blocks)
+            join_row(self._rows.pop(), writer.page.blocks)
         elif name in _PRE:
-            self._gap = 2
-            self._num_pre -= 1
-            self.parts.clear()
+            writer.gap = 2
+            writer.num_pre -= 1
+            writer.parts.clear()
 
     def _start_item(self, attributes: str) -> None:
         """The start of a list's item: a bullet, or the next number."""
@@ -193,56 +154,71 @@ class _Walk:
             number = _number(attribute(attributes, "value")) or number
             self._counters[-1] = number + 1
             mark = f"{number}. "
-        self._bullet = "  " * (len(self._counters) - 1) + mark
+        self.writer.bullet = "  " * min(len(self._counters) - 1, _MAX_INDENT) + mark
 
-    # Inline elements, and end tags
-
-    def start_inline(self, name: str, attributes: str) -> None:
-        """The start tag of an element inside a line; it matters only where its end does."""
+    def inline(self, name: str, attributes: str, inner: str) -> None:
+        """An element inside a line; its start matters only where its end does."""
         if self._is_hidden:
-            if attributes[-1:] != "/":
+            if not inner and attributes[-1:] != "/":
                 self._open.push(name)
-        elif attributes:
-            if is_hidden(name, attributes) or ("katex-html" in attributes and self._is_after_formula()):
-                self._hide(name)
-            elif self._num_pre and is_numbering(attributes):
-                start = len(self.parts)
-                self._open.push_with(name, lambda: self._end_numbering(start))
+            return
+        writer = self.writer
+        if attributes:
+            if is_hidden(name, attributes) or ("katex-html" in attributes and writer.is_after_formula()):
+                if not inner:
+                    self._hide(name)
+                return
+            if writer.num_pre and is_numbering(attributes):
+                if not inner:
+                    start = len(writer.parts)
+                    self._open.push_with(name, lambda: self._end_numbering(start))
+                    return
+                if _is_number(inner[1:]):
+                    return
+        if len(inner) > 1:
+            writer.add(inner[1:])
 
-    def end_inline(self, name: str, attributes: str) -> None:
+    def end_inline(self, name: str, attributes: str, inner: str) -> None:
         """The end tag of such an element."""
-        if self._is_hidden or self._num_pre:
+        if self._is_hidden or self.writer.num_pre:
             self._open.end(name)
 
-    def end(self, name: str, attributes: str) -> None:
+    def end(self, name: str, attributes: str, inner: str) -> None:
         """Any other end tag."""
-        if self._open.end(name) or self._is_hidden:
-            return
-        if name == "p":
-            self._flush()
-            self._gap = 2
+        if not self._open.end(name) and name == "p" and not self._is_hidden:
+            self.writer.end_block(2)
 
-    def start_link(self, name: str, attributes: str) -> None:
+    def link(self, name: str, attributes: str, inner: str) -> None:
         """An `<a>`, or a button, which is as little of the text as a link is."""
-        if name == "a":
+        writer = self.writer
+        if name == "a" and (writer.num_links or self._is_hidden):
             self._open.before(name)
         if self._is_hidden:
-            self._open.push(name)
+            if not inner:
+                self._open.push(name)
         elif is_hidden(name, attributes):
-            self._hide(name)
-        elif name == "a" and "href" not in attributes.lower():
-            self._open.push(name)
+            if not inner:
+                self._hide(name)
+        elif name == "a" and "href" not in attributes and "href" not in attributes.lower():
+            if len(inner) > 1:
+                writer.add(inner[1:])
+            elif not inner:
+                self._open.push(name)
+        elif inner:
+            writer.add_link(inner[1:])
         else:
-            self._num_links += 1
+            writer.num_links += 1
             self._open.push_with(name, self._end_link)
 
     def _end_link(self) -> None:
-        self._num_links -= 1
+        self.writer.num_links -= 1
 
-    def start_unseen(self, name: str, attributes: str) -> None:
-        """The start tag of an element that is never shown."""
+    def unseen(self, name: str, attributes: str, inner: str) -> None:
+        """An element that is never shown."""
         if name in _READINGS:
             self._open.before(name)
+        if inner:
+            return
         if self._is_hidden:
             self._open.push(name)
         else:
@@ -256,98 +232,74 @@ class _Walk:
         self._is_hidden = False
 
     def _end_numbering(self, start: int) -> None:
-        if "".join(self.parts[start:]).strip().isdecimal():
-            del self.parts[start:]
+        parts = self.writer.parts
+        if _is_number("".join(parts[start:])):
+            del parts[start:]
 
-    def quote(self, name: str, attributes: str) -> None:
-        """The start or end tag of a `<q>`, where browsers set a quotation mark."""
-        self.text('"')
+    def break_line(self, name: str, attributes: str, inner: str) -> None:
+        """A `<br>`."""
+        if not self._is_hidden:
+            self.writer.break_line()
+            self.void(name, attributes, inner)
 
-    def image(self, name: str, attributes: str) -> None:
-        """A picture: text only if it shows a formula."""
-        if "alt" in attributes:
-            self._add_formula(tex_of_image(attributes))
-
-    def rule(self, name: str, attributes: str) -> None:
+    def rule(self, name: str, attributes: str, inner: str) -> None:
         """An `<hr>`."""
         self._open.before_block(name)
         if not self._is_hidden:
-            self._flush()
-            self._gap = 2
+            self.writer.end_block(2)
+            self.void(name, attributes, inner)
 
-    # Formulas
+    def image(self, name: str, attributes: str, inner: str) -> None:
+        """A picture: text only if it shows a formula."""
+        if "alt" in attributes and not self._is_hidden and (tex := tex_of_image(attributes)):
+            self.writer.add_formula(tex)
+        self.void(name, attributes, inner)
 
-    def start_math(self, name: str, attributes: str) -> None:
+    def void(self, name: str, attributes: str, inner: str) -> None:
+        """An element that holds nothing, so that what seems to be in it stands after it."""
+        if len(inner) > 1 and not self._is_hidden:
+            self.writer.add(inner[1:])
+
+    def quote(self, name: str, attributes: str, inner: str) -> None:
+        """The start or end tag of a `<q>`, where browsers set a quotation mark."""
+        if not self._is_hidden:
+            self.writer.add(f'"{inner[1:]}"' if inner else '"')
+
+    def math(self, name: str, attributes: str, inner: str) -> None:
         """A `<math>`, or an annotation in it."""
-        start = len(self.parts)
+        parts = self.writer.parts
+        start = len(parts)
         if self._is_hidden:
-            self._open.push(name)
-        elif name == "math":
+            if not inner:
+                self._open.push(name)
+            return
+        if name == "math":
             self._tex = None
             self._open.push_with(name, lambda: self._end_math(start, attributes))
         else:
             self._open.push_with(name, lambda: self._end_annotation(start, attributes))
+        if inner:
+            self.writer.add(inner[1:])
+            self._open.end(name)
 
     def _end_math(self, start: int, attributes: str) -> None:
-        tex = tex_of_math(attributes, self._tex)
-        if tex:
-            del self.parts[start:]
-            self._add_formula(tex)
+        parts = self.writer.parts
+        if tex := tex_of_math(attributes, self._tex):
+            del parts[start:]
+            self.writer.add_formula(tex)
         else:
-            self._formula = (len(self.parts), "".join(self.parts[start:]))
+            self.writer.mark_formula("".join(parts[start:]))
 
     def _end_annotation(self, start: int, attributes: str) -> None:
+        parts = self.writer.parts
         if "tex" in attributes.lower():
-            self._tex = "".join(self.parts[start:])
-        del self.parts[start:]
-
-    def _add_formula(self, tex: str | None) -> None:
-        """Add a formula to the line, unless it is the last thing there already."""
-        if not tex or self._is_hidden or (tex.strip("$") == self._formula[1].strip("$") and self._is_after_formula()):
-            return
-        self.text(tex.replace("&", "&amp;"))
-        self._formula = (len(self.parts), tex)
-
-    def _is_after_formula(self) -> bool:
-        end, tex = self._formula
-        return bool(tex) and not "".join(self.parts[end:]).strip(SPACE)
-
-    def nothing(self, name: str, attributes: str) -> None:
-        """A tag that matters to no text."""
+            self._tex = "".join(parts[start:])
+        del parts[start:]
 
 
-_WITH_STATE = _LISTS | _PRE | {"li", "tr", "td", "th"}
-_READINGS = frozenset(("rt", "rp", "option"))
-
-Action = tuple[Callable[[_Walk, str, str], None], str]  # what a tag does, and the element's name
-_ACTIONS: dict[str, Action] = {
-    **{name: (_Walk.start_block, name) for name in BLOCKS - {"hr"}},
-    **{f"/{name}": (_Walk.end, name) for name in BLOCKS | NOT_SHOWN | {"a", "button", "math", "annotation"}},
-    **{name: (_Walk.start_unseen, name) for name in NOT_SHOWN},
-    **{name: (_Walk.start_math, name) for name in ("math", "annotation", "annotation-xml")},
-    "/annotation-xml": (_Walk.end, "annotation-xml"),
-    "hr": (_Walk.rule, "hr"),
-    "br": (_Walk.break_line, "br"),
-    "/br": (_Walk.break_line, "br"),
-    "img": (_Walk.image, "img"),
-    "a": (_Walk.start_link, "a"),
-    "button": (_Walk.start_link, "button"),
-    "q": (_Walk.quote, "q"),
-    "/q": (_Walk.quote, "q"),
-    **{
-        name: (_Walk.nothing, name)
-        for name in "area base basefont bgsound col embed frame input keygen link meta param source track wbr "
-        "/script /style /textarea /title /iframe /noembed /noframes /noscript /body /html".split()
-    },
-}
-
-
-def _action(name: str) -> Action:
-    """What a tag does whose name is not in the table as it is written."""
-    lower = name.lower()
-    if lower in _ACTIONS:
-        return _ACTIONS[lower]
-    return (_Walk.end_inline, lower[1:]) if lower[0] == "/" else (_Walk.start_inline, lower)
+def _is_number(text: str) -> bool:
+    text = text.strip()
+    return text.isascii() and text.isdigit()
 
 
 def _number(text: str | None) -> int | None:
@@ -356,3 +308,38 @@ def _number(text: str | None) -> int | None:
         return int(text or "")
     except ValueError:
         return None
+
+
+_READINGS = tag_set("rt rp option")
+_INLINE = tag_set("span b i em strong small font u sup sub code label time")  # of the unlisted, those that abound
+
+Action = tuple[Callable[[_Walk, str, str, str], None], str]  # what a tag does, and the element's name
+_ACTIONS: dict[str, Action] = {
+    **{name: (_Walk.block, name) for name in BLOCKS - {"hr"}},
+    **{
+        f"/{name}": (_Walk.end, name)
+        for name in BLOCKS | NOT_SHOWN | tag_set("a button math annotation annotation-xml")
+    },
+    **{name: (_Walk.unseen, name) for name in NOT_SHOWN},
+    **{name: (_Walk.math, name) for name in tag_set("math annotation annotation-xml")},
+    **{name: (_Walk.link, name) for name in tag_set("a button")},
+    **dict.fromkeys(tag_set("q /q"), (_Walk.quote, "q")),
+    **dict.fromkeys(tag_set("br /br"), (_Walk.break_line, "br")),
+    **{
+        name: (_Walk.void, name)
+        for name in tag_set("area base basefont bgsound col embed frame input keygen link meta")
+    },
+    **{name: (_Walk.void, name) for name in tag_set("param source track wbr /body /html")},
+    **{name: (_Walk.inline, name) for name in _INLINE},
+    **{f"/{name}": (_Walk.end_inline, name) for name in _INLINE},
+    "hr": (_Walk.rule, "hr"),
+    "img": (_Walk.image, "img"),
+}
+
+
+def _action(name: str) -> Action:
+    """What a tag does whose name is not in the table as it is written."""
+    lower = name.lower()
+    if lower in _ACTIONS:
+        return _ACTIONS[lower]
+    return (_Walk.end_inline, lower[1:]) if lower[0] == "/" else (_Walk.inline, lower)
