@@ -87,7 +87,10 @@ class Read(Section):
 class Extract(Section):
     """How a page becomes text."""
 
-    method: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    method: Literal["gristmill", "resiliparse", "trafilatura"] = Field(
+        default="gristmill",
+        description="gristmill: lines as the page has them; the main content of the others can lose characters",
+    )
     main_content: bool = Field(default=True, description="leave out menus, footers and the like")
     max_cpu_seconds: float = Field(default=20.0, gt=0, description="CPU time a page may take")
     max_memory_bytes: int = Field(
