@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.measure.registry import load_registry
 from pipeline.pack.files import arrow_bytes, write_once
 from schemas.arrow import FILES, INPUTS, SHARDS
 from schemas.generation import (
+    DecidedRule,
     Digests,
     EndOfText,
     FileRef,
@@ -25,6 +27,7 @@ from schemas.generation import (
     Tokenizer,
 )
 from schemas.manifest import file_digest, named_by_content, order_digest
+from schemas.recipe import stored_recipe
 
 END_OF_TEXT = 0
 TOKENIZER = "f" * 64
@@ -115,10 +118,19 @@ def manifest_of(dataset: Any, groups: list[Group], rows: Records, files: Files, 
         ),
         assets={},
         decision="0",
+        rules=_rules(options.get("recipe")),
         code={"gristmill": "test"},
         platform={"machine": "test"},
         tables=tables,
     )
+
+
+def _rules(recipe: str | None) -> list[DecidedRule]:
+    """The rules of a recipe, as a manifest has them."""
+    if not recipe:
+        return []
+    stored = stored_recipe(recipe.encode())
+    return [rule.decided() for rule in load_registry(stored).resolve_rules(stored.rules)]
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

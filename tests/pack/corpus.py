@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
@@ -11,15 +12,17 @@ import pyarrow as pa
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from pipeline.ingest.receipts import PartRef, PieceReceipt
+from pipeline.job import Decided, Job, Measured
 from pipeline.pack.pack import pack
+from pipeline.select.decision.funnel import Funnel, VerdictFile
 from schemas.arrow import VERDICT
+from schemas.dataset import Dataset
 from schemas.manifest import Manifest
 from schemas.recipe import Recipe
 from tests import made_parts
-from tests.made_parts import digest, part_batch, text_columns, write_part_file
+from tests.made_parts import digest, text_columns, write_part_file
 
 NUM_HASHES = 4
-CODE = {"gristmill": "test", "ingest": "1", "select": "1"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Corpus:
     def write(self, number: int, source: str, documents: list[Doc], rows: int = 3) -> None:
         """Write a part, the next one or in place of an earlier one."""
         path, name = self.folder / f"part-{number}.arrow", f"{source}-{number}.warc"
-        starts = range(0, len(documents), rows)
-        sha256 = write_part_file(path, [part_table(name, documents[start : start + rows], start) for start in starts])
+        records = [_row(name, place, doc) for place, doc in enumerate(documents)]
+        sha256 = write_part_file(path, records, NUM_HASHES, ["gopher.num_words"], rows)
         size = sum(len((doc.text or "").encode()) for doc in documents)
         self.parts[number:] = [
             PartRef(number, source, str(path), len(documents), size, sha256, name, 0),
@@ -79,30 +82,30 @@ class Corpus:
         """Where the verdicts over a part lie."""
         return str(self.folder / f"verdict-{part.number}.arrow")
 
-    def pack(self, recipe: Recipe, dataset: Path, work: Path | None = None, **options: Any) -> Manifest:
-        """Pack all parts, or those of `options`."""
-        return pack(
-            options.pop("parts", self.parts),
-            self.verdict_uri,
+    def pack(
+        self, recipe: Recipe, dataset: Path, work: Path | None = None, previous: Dataset | None = None, **options: Any
+    ) -> Manifest:
+        """Pack all parts, or the `parts` with the `inputs` of `options`; lines for the user go to its `stream`."""
+        job = Job(
             recipe,
             str(dataset),
             str(work or f"{dataset}/work"),
-            options.pop("new_pipeline", new_pipeline),
-            inputs=options.pop("inputs", self.pieces),
-            code=CODE,
-            **options,
+            options.get("new_pipeline", new_pipeline),
+            memory_bytes=1 << 30,
+            stream=options.get("stream"),
         )
+        receipts = [
+            SimpleNamespace(source=source, pieces=(piece,)) for source, piece in options.get("inputs", self.pieces)
+        ]
+        verdicts = tuple(VerdictFile(part, "", 0, sha256) for part, sha256 in options.get("verdicts", {}).items())
+        funnel = Funnel(0, 0, 0, (), {}, 0, 0, 0, verdicts)
+        decided = Decided("", [self.verdict_uri(part) for part in self.parts], funnel, 0.0)
+        return pack(job, Measured(options.get("parts", self.parts), receipts), decided, previous)
 
 
-def new_pipeline() -> beam.Pipeline:
+def new_pipeline(size: int) -> beam.Pipeline:
     """Beam's local runner, in this process."""
     return beam.Pipeline(runner=FnApiRunner())
-
-
-def part_table(name: str, documents: list[Doc], start: int = 0) -> pa.RecordBatch:
-    """Documents as rows of a part."""
-    rows = [_row(name, start + index, doc) for index, doc in enumerate(documents)]
-    return part_batch(rows, NUM_HASHES, ["gopher.num_words"])
 
 
 def final_text(doc: Doc) -> str:

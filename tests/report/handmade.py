@@ -9,7 +9,7 @@ from schemas.arrow import LEDGER
 from schemas.generation import Part
 from schemas.recipe import canonical_json
 from tests.made_dataset import END_OF_TEXT, MadeDataset, doc_id
-from tests.made_parts import part_batch, text_columns, write_part_file
+from tests.made_parts import text_columns, write_part_file
 
 PART_ROWS = 4
 SIGNALS = ["gopher.num_words", "gopher.mean_word_length", "language.score"]
@@ -73,7 +73,7 @@ def _write_part(work: Path, number: int, source: str, rows: list[dict[str, Any]]
         for row in rows
     ]
     path = f"parts/k{number}-0.1.arrow"
-    sha256 = write_part_file(work / path, [part_batch(early[n : n + 2], 1, SIGNALS) for n in range(0, len(rows), 2)])
+    sha256 = write_part_file(work / path, early, 1, SIGNALS, 2)
     receipt = Receipt(
         key=f"k{number}",
         number=0,

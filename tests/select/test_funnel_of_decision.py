@@ -8,7 +8,7 @@ from pipeline.ingest.records import ConservationError
 from pipeline.select.context import Decision
 from pipeline.select.decision.funnel import Drop, Funnel, add_up, funnel_lines, load_funnel
 from pipeline.select.decision.verdict import CloseDecision
-from tests.select.made_parts import make_recipe
+from tests.made_parts import make_recipe
 
 
 def summary(part, rows, drops, kept=0, **more):
@@ -53,7 +53,7 @@ def test_the_lines_say_every_rule_and_what_is_left():
 
 def close(folder, rows, *summaries):
     recipe = make_recipe(rules={"gopher.too_few_words": 5}).model_dump_json()
-    decision = Decision(str(folder), recipe, rows, None, None, None)
+    decision = Decision(str(folder), recipe, rows, (), (), None, None, None)
     return list(CloseDecision(decision).process((0, [json.dumps(one).encode() for one in summaries])))
 
 

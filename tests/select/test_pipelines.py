@@ -16,7 +16,7 @@ from pipeline.select.context import Decision
 from pipeline.select.near.bands import Bands
 from pipeline.select.select import _round_bytes
 from pipeline.select.select import _run as run
-from tests.select.made_parts import make_recipe
+from tests.made_parts import make_recipe
 
 
 class Done:
@@ -54,6 +54,8 @@ class Groupings(PipelineVisitor):
 
 def pipelines_of(**changes):
     decision = Decision(
+        rules=(),
+        failed=(),
         root="/nowhere",
         recipe_json=make_recipe(near={"verify": "exact"}).model_dump_json(),
         rows=3000,

@@ -70,7 +70,7 @@ def written(path: Path, configuration: Config) -> Path:
     """The configuration as a file, for the command line."""
     import yaml
 
-    path.write_text(yaml.safe_dump(configuration.model_dump(mode="json", exclude_none=True)))
+    path.write_text(yaml.safe_dump(configuration.model_dump(mode="json", exclude_unset=True)))
     assert load_model(str(path), Config) == configuration
     return path
 
