@@ -4,7 +4,8 @@ import pytest
 
 from pipeline.measure.built_in import PUBLISHED_RULES
 from pipeline.measure.registry import ResolvedRule, load_registry
-from schemas.recipe import Rule, load_recipe
+from schemas.recipe import Rule
+from schemas.recipe_file import load_recipe
 from tests.measure.measuring import registry
 
 RECIPES = Path(__file__).parents[2] / "pipeline/recipes"
