@@ -14,9 +14,9 @@ MANY_TASKS = 64
 
 
 def plan_summary(
-    output: str, tasks: Sequence[Task], done: set[str], generation: int | None, warnings: Sequence[str] = ()
+    output: str, tasks: Sequence[Task], read: set[str], generation: int | None, warnings: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Files, bytes and tasks a source, and how much of it is already read.
+    """Files, bytes and tasks a source, and how much of it is already read: `read` are the keys of such tasks.
 
     `--json` prints it as it is. Its `parts` are tasks: a task that reads much text from few bytes writes several parts.
     """
@@ -26,8 +26,8 @@ def plan_summary(
         row["files"] += sum(piece.start == 0 for piece in task.pieces)
         row["bytes"] += task.bytes
         row["parts"] += 1
-        row["parts_done"] += task.key in done
-        row["bytes_left"] += 0 if task.key in done else task.bytes
+        row["parts_done"] += task.key in read
+        row["bytes_left"] += 0 if task.key in read else task.bytes
     return {"output": output, "generation": generation, "sources": sources, "warnings": list(warnings)}
 
 

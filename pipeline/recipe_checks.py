@@ -3,8 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+from pipeline.measure.assets import asset_path
 from pipeline.measure.fasttext.model_file import LABEL, read_model
-from pipeline.measure.language import asset_path
 from pipeline.report.labels import language_labels
 from schemas.recipe import Recipe, RecipeError
 

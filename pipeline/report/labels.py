@@ -51,6 +51,8 @@ def language_labels() -> dict[str, str]:
 
 def meaning(rule: str) -> str:
     """What a reason means, in words; empty for one that is not known here."""
+    if rule.endswith(".failed"):
+        return f"the signal group {rule.removesuffix('.failed')} could not measure the text"
     return MEANINGS.get(rule, "")
 
 
