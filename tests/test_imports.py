@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The lowest layer first. Packages of one layer may import one another, but not in both directions.
 LAYERS = (
     ("schemas",),
-    ("pipeline.kernel_digest", "pipeline.kernel_cache", "pipeline.numba_kernels", "pipeline.runtime"),
+    ("pipeline.kernel_digest", "pipeline.numba_kernels", "pipeline.runtime"),
     ("pipeline.text",),
     ("pipeline.ingest", "pipeline.measure"),
     ("pipeline.select",),
