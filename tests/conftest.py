@@ -41,8 +41,11 @@ PROCESS_TESTS: tuple[str, ...] = (
     "tests/test_parts_without_rows.py",
     "tests/trainer/test_cache.py",
     "tests/trainer/test_checkpoint.py",
+    "tests/trainer/test_launch.py",
     "tests/trainer/test_other_trainers.py",
     "tests/trainer/test_ranks.py",
+    "tests/trainer/test_run_ends.py",
+    "tests/trainer/test_start_from.py",
     "tests/trainer/test_train.py",
     "tests/trainer/test_watchdog.py",
 )
