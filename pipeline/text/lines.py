@@ -126,6 +126,6 @@ def _write_text(data: Any, start: int, end: int, table: Any, out: Any, place: in
 
 
 def lined_texts(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 texts (text i is data[offsets[i]:offsets[i + 1]]) with normalized line ends; the same arrays if they are."""
+    """Normalize the line ends of texts (text i is data[offsets[i]:offsets[i + 1]]); the same arrays if they are."""
     changes, lined, bounds = _write_lined(data, offsets, TABLE)
     return (lined, bounds) if changes else (data, offsets)
