@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.trainer.made_dataset import MadeDataset
+from tests.made_dataset import MadeDataset
 from tests.trainer.tiny import config, events, learnable, losses, run, written
 from trainer.distributed.launch import adopt_slurm, first_node, tasks_per_node
 
