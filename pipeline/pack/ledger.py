@@ -3,7 +3,6 @@
 import hashlib
 import io
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +11,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.pack.documents import read_verdicts
-from pipeline.pack.files import load_receipt, open_arrow, read_columns, save_receipt, write_once, write_work
+from pipeline.pack.files import open_arrow, read_columns, write_once, write_work
 from pipeline.pack.groups import PackGroup, PackPart, Plan
 from pipeline.pack.index import document_rows, near_file, url_rows
+from pipeline.pack.receipts import LedgerReceipt, ShardsReceipt, ValidationReceipt
 from pipeline.text.edits import REPLACEMENTS
 from schemas import storage
 from schemas.arrow import LEDGER
@@ -54,27 +54,27 @@ class Fates:
 def write_ledger(
     plan: Plan,
     group: PackGroup,
-    shards: dict[str, Any],
-    validation: dict[str, Any],
+    shards: ShardsReceipt,
+    validation: ValidationReceipt,
     numbers: dict[tuple[str, str], int],
-) -> dict[str, Any]:
+) -> LedgerReceipt:
     """Write a group's ledger, its near index and its rows for the other indexes; returns the receipt.
 
     `shards` and `validation` are the receipts of its shards and of its source's validation shards, `numbers` the
     numbers of all shards in use.
     """
-    train_numbers = [numbers[group.key, shard["sha256"]] for shard in shards["shards"]]
-    validation_numbers = [numbers[group.family, shard["sha256"]] for shard in validation["shards"]]
+    train_numbers = [numbers[group.key, shard.sha256] for shard in shards.shards]
+    validation_numbers = [numbers[group.family, shard.sha256] for shard in validation.shards]
     name = f"ledger-{_ledger_digest(plan, group, shards, train_numbers, validation, validation_numbers)}"
-    receipt = load_receipt(plan.work, f"{name}.json", plan.dataset)
+    receipt = LedgerReceipt.load(plan.work, f"{name}.json", plan.dataset)
     if receipt is not None:
         return receipt
     parts = plan.parts_of(group)
     fates = Fates(sum(part.rows for part in parts))
-    with open_arrow(storage.join(plan.work, shards["places"])) as reader:
+    with open_arrow(storage.join(plan.work, shards.places)) as reader:
         fates.add(reader.get_batch(0), train_numbers)
-    with open_arrow(storage.join(plan.work, validation["places"])) as reader:
-        fates.add(reader.get_batch(validation["ledgers"].index(group.ledger)), validation_numbers)
+    with open_arrow(storage.join(plan.work, validation.places)) as reader:
+        fates.add(reader.get_batch(validation.ledgers.index(group.ledger)), validation_numbers)
     counts: Counter[str] = Counter()
     splits: dict[str, Counter[str]] = {}
     data, documents, urls = _ledger_bytes(plan, group, fates, counts, splits)
@@ -82,36 +82,36 @@ def write_ledger(
     write_once(plan.dataset, ledger.path, data)
     near = near_file(plan, group)
     rows_path = f"pack/{name}.rows"
-    receipt = {
-        "ledger": ledger.model_dump(),
-        "near": near.model_dump() if near else None,
-        "rows": rows_path,
-        "documents_bytes": len(documents),
-        "records_read": len(fates.shard),
-        "dropped": dict(sorted(counts.items())),
-        "splits": {split: dict(count) for split, count in sorted(splits.items())},
-        "unknown_tokens": fates.unknown_tokens,
-        "in_work": write_work(plan.work, rows_path, documents + urls),
-        "in_dataset": {file.path: file.bytes for file in (ledger, near) if file},
-    }
-    save_receipt(plan.work, f"{name}.json", receipt)
+    receipt = LedgerReceipt(
+        ledger=ledger,
+        near=near,
+        rows=rows_path,
+        documents_bytes=len(documents),
+        records_read=len(fates.shard),
+        dropped=dict(sorted(counts.items())),
+        splits={split: dict(count) for split, count in sorted(splits.items())},
+        unknown_tokens=fates.unknown_tokens,
+        in_work=write_work(plan.work, rows_path, documents + urls),
+        in_dataset={file.path: file.bytes for file in (ledger, near) if file},
+    )
+    receipt.save(plan.work, f"{name}.json")
     return receipt
 
 
 def _ledger_digest(
     plan: Plan,
     group: PackGroup,
-    shards: dict[str, Any],
+    shards: ShardsReceipt,
     train_numbers: list[int],
-    validation: dict[str, Any],
+    validation: ValidationReceipt,
     validation_numbers: list[int],
 ) -> str:
     """What a ledger depends on: its shards and their numbers, and every column of the verdicts."""
     head = {
         "ledger": group.ledger,
-        "shards": shards["digest"],
+        "shards": shards.digest,
         "train": train_numbers,
-        "validation": [*zip([shard["sha256"] for shard in validation["shards"]], validation_numbers, strict=True)],
+        "validation": [*zip([shard.sha256 for shard in validation.shards], validation_numbers, strict=True)],
         "verdicts": [_verdicts_digest(part) for part in plan.parts_of(group)],
         "minhash": plan.minhash,
         "version": LEDGER_VERSION,

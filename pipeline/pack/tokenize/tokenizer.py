@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from pipeline.ingest.receipts import PartRef
-from pipeline.pack.files import load_receipt, save_receipt, write_once, write_work
+from pipeline.pack.files import write_once, write_work
 from pipeline.pack.groups import PackPart, pack_parts
+from pipeline.pack.receipts import WorkReceipt
 from pipeline.pack.tokenize.sample import choose_sample
 from pipeline.pack.tokenize.tokenizer_file import (
     TokenizerError,
@@ -67,11 +68,9 @@ def train_tokenizer(parts: Sequence[PackPart], recipe: Recipe, dataset: str, wor
     options = identity_options(recipe.tokenizer, b"")
     made_from = canonical_json([sample.digest, options, version("tokenizers"), TRAINER_VERSION])
     name = f"tokenizer-{hashlib.sha256(made_from).hexdigest()[:16]}.json"
-    receipt = load_receipt(work, name, dataset)
-    if receipt is None:
+    if WorkReceipt.load(work, name, dataset) is None:
         data = train_bpe(sample.texts(), recipe.tokenizer)
-        receipt = {"in_work": write_work(work, f"pack/trained-{name}", data), "in_dataset": {}}
-        save_receipt(work, name, receipt)
+        WorkReceipt(in_work=write_work(work, f"pack/trained-{name}", data), in_dataset={}).save(work, name)
     return storage.read(storage.join(work, f"pack/trained-{name}"))
 
 
