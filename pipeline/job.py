@@ -11,12 +11,13 @@ import apache_beam as beam
 
 from pipeline.ingest.parts import stage_versions
 from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
+from pipeline.measure.registry import load_registry
 from pipeline.select.decision.funnel import Funnel
 from pipeline.select.select import SELECT_VERSION
 from schemas.dataset import Dataset
 from schemas.recipe import Recipe
 
-__all__ = ["Decided", "Job", "Measured", "Planned"]
+__all__ = ["Decided", "Job", "Measured", "Planned", "Unmeasured"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Job:
 
     def code(self) -> dict[str, str]:
         """What decides the dataset besides inputs and recipe; pack adds its own versions."""
-        return {**stage_versions(self.recipe), "select": SELECT_VERSION}
+        return {**stage_versions(self.recipe), **load_registry(self.recipe).identities(), "select": SELECT_VERSION}
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,17 @@ class Planned:
     """What a run would do."""
 
     tasks: list[Task]
-    done: set[str]  # keys of tasks whose parts exist
+    done: set[str]  # keys of tasks whose parts exist, with every measure that the recipe asks for
+    unmeasured: dict[str, "Unmeasured"]  # by key, tasks whose texts are there and some measures are not
     previous: Dataset | None  # the dataset's newest generation
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """What is to be measured of stored texts; nothing of the crawl is read for it."""
+
+    text_bytes: int
+    groups: tuple[str, ...]  # signal groups
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.ingest.parts import asset_digests
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError
 from pipeline.job import Decided, Job, Measured
+from pipeline.measure.registry import asset_digests, load_registry
 from pipeline.pack.encode import stage_version
 from pipeline.pack.files import write_once
 from pipeline.pack.groups import Plan
@@ -71,7 +71,7 @@ def make_generation(
     )
     with pa.ipc.open_file(pa.BufferReader(storage.read(storage.join(plan.dataset, shards_file.path)))) as reader:
         shards = reader.read_all()
-    tokenizer = Tokenizer.model_validate(plan.tokenizer)
+    tokenizer, registry = Tokenizer.model_validate(plan.tokenizer), load_registry(recipe)
     in_use = [row["sha256"] for row in shards.select(["sha256", "retired_in"]).to_pylist() if row["retired_in"] is None]
     content = [inputs[name].to_pylist() for name in ("source", "name", "start", "end", "sha256")]
     before = previous.manifest.digests.generation if previous else None
@@ -99,6 +99,8 @@ def make_generation(
         funnel=_funnel(groups),
         assets=assets,
         decision=decided.decision,
+        measures=registry.measures(),
+        rules=[rule.decided() for rule in registry.resolve_rules(recipe.rules)],
         code=code,
         platform={
             "machine": platform.machine(),
