@@ -1,4 +1,4 @@
-"""One group from parts to shards: texts encoded or copied, train shards written, validation rows set aside."""
+"""One group from parts to shards: texts encoded or copied, train shards written, validation rows kept for the merge."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -247,7 +247,7 @@ def places_batch(positions: NDArray[np.integer[Any]], places: Places) -> pa.Reco
 def _write_fragment(
     plan: Plan, kept: Kept, old: OldShards, path: str, in_work: dict[str, str]
 ) -> tuple[str | None, list[str]]:
-    """Set the validation rows aside for the merge; returns their path, and the shards that they refer to.
+    """Write the validation rows for the merge; returns their path, and the shards that they refer to.
 
     Rows to be copied are only referred to: the merge reads each old shard once, where every group would.
     """

@@ -85,7 +85,7 @@ def test_added_tokens_that_are_not_special_match_as_the_library_matches_them():
     ids = encode(data, ["a zorkmid <|endoftext|>"])[0]
     assert ids.count(zorkmid) == 1
     assert ids.count(0) == 1
-    # The library's own ids, once it too is told that special tokens are text.
+    # The library's own ids, once special tokens are text for it too.
     tokenizer.encode_special_tokens = True
     assert ids == [*tokenizer.encode("a zorkmid <|endoftext|>", add_special_tokens=False).ids, 0]
 

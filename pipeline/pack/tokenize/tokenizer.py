@@ -32,7 +32,7 @@ def resolve_tokenizer(
 ) -> Tokenizer:
     """Load or train the tokenizer and put it into the dataset; in later generations, the one that is there.
 
-    Raises TokenizerError when the file is not usable, or the recipe asks for another than the dataset has.
+    Raises TokenizerError when the file is not usable, or the recipe names another than the dataset has.
     """
     options = recipe.tokenizer
     given = _read(options.file) if options.file is not None else b""
