@@ -15,6 +15,7 @@ LAYERS = (
     ("pipeline.text",),
     ("pipeline.ingest", "pipeline.measure"),
     ("pipeline.select",),
+    ("pipeline.job",),
     ("pipeline.pack",),
     ("pipeline.report",),
     ("pipeline",),  # curate, the command line, and what else lies beside the packages

@@ -14,6 +14,7 @@ from pipeline.pack.tokenize.tokenizer_file import (
     describe_tokenizer,
     identity_options,
     load_tokenizer,
+    read_tokenizer,
 )
 from pipeline.pack.tokenize.train_bpe import TRAINER_VERSION, first_tokens, train_bpe
 from schemas import storage
@@ -89,7 +90,7 @@ def train_from_parts(parts: Sequence[PartRef], verdicts: Sequence[str], recipe: 
     )
     data = train_bpe(sample.texts(), recipe.tokenizer)
     storage.write(to, data)
-    size = load_tokenizer(data, to).get_vocab_size()
+    size = read_tokenizer(data, to).get_vocab_size()
     return f"{to}: {plural(size, 'token')}, trained on {plural(sample.num_bytes, 'byte')} of kept text"
 
 
@@ -97,7 +98,8 @@ def inspect(file: str, text: str | None = None) -> str:
     """What a tokenizer.json (or a dataset's tokenizer) is, and how it encodes a text."""
     if not file.endswith(".json"):
         file = storage.join(file, read_manifest(file).tokenizer.path)
-    tokenizer = load_tokenizer(_read(file), file)
+    data = _read(file)
+    tokenizer = read_tokenizer(data, file)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     size = max(vocabulary.values()) + 1
     added = sorted(tokenizer.get_added_tokens_decoder().items())
@@ -111,7 +113,7 @@ def inspect(file: str, text: str | None = None) -> str:
         f"added    {', '.join(words) or 'none'}",
     ]
     if text is not None:
-        encoding = tokenizer.encode(text, add_special_tokens=False)
+        encoding = load_tokenizer(data, file).encode(text, add_special_tokens=False)
         size = len(text.encode())
         lines += [f"{number:>8}  {token}" for number, token in zip(encoding.ids, encoding.tokens, strict=True)]
         lines.append(f"{plural(len(encoding.ids), 'token')} for {plural(size, 'byte')}")

@@ -23,6 +23,7 @@ __all__ = [
     "identity_options",
     "load_tokenizer",
     "read_spec",
+    "read_tokenizer",
     "reserved_ids",
     "text_spec",
 ]
@@ -43,7 +44,7 @@ def load_tokenizer(data: bytes, name: str, *reserved: str) -> tokenizers.Tokeniz
     TokenizerError when the file is not a tokenizer, or draws at random.
     """
     spec = read_spec(data, name)
-    return _loaded(json.dumps(text_spec(spec, *reserved)).encode(), name)
+    return read_tokenizer(json.dumps(text_spec(spec, *reserved)).encode(), name)
 
 
 def read_spec(data: bytes, name: str) -> dict[str, Any]:
@@ -69,7 +70,8 @@ def _hint(data: bytes) -> str:
     return "expected a JSON object with a model and its vocabulary"
 
 
-def _loaded(data: bytes, name: str) -> tokenizers.Tokenizer:
+def read_tokenizer(data: bytes, name: str) -> tokenizers.Tokenizer:
+    """A tokenizer.json as the library reads it, with its own tokens. Raises TokenizerError when it is not one."""
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(data)
     except Exception as error:  # the bindings raise bare Exception
@@ -129,7 +131,7 @@ def describe_tokenizer(data: bytes, path: str, name: str, options: TokenizerOpti
 
     Raises TokenizerError when the vocabulary lacks a token that the recipe names, with those it might be.
     """
-    model, tokenizer = read_spec(data, name)["model"], _loaded(data, name)
+    model, tokenizer = read_spec(data, name)["model"], read_tokenizer(data, name)
     vocabulary, unknown = tokenizer.get_vocab(with_added_tokens=True), _unknown(model)
     marks = {"end_of_text": options.end_of_text, "begin_of_text": options.begin_of_text}
     _check_marks(name, marks, unknown, model, tokenizer)
@@ -173,7 +175,7 @@ def _check_marks(
 
 def around_texts(data: bytes, name: str) -> list[str]:
     """The tokens that the file's post-processor puts around a text, which documents do not get."""
-    tokens: list[str] = _loaded(data, name).encode("").tokens
+    tokens: list[str] = read_tokenizer(data, name).encode("").tokens
     return tokens
 
 
