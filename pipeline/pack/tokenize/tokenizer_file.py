@@ -39,9 +39,9 @@ def load_tokenizer(data: bytes, name: str, *reserved: str) -> tokenizers.Tokeniz
     """A tokenizer.json ready to encode documents whole and as they are.
 
     A document never yields a special token, nor one of `reserved`: where its text spells one out, it is encoded as any
-    other text. The unknown token alone may come. Added tokens that are not special are words of the vocabulary and
-    match as ever. Truncation and padding of the file are switched off, and nothing is put around texts. Raises
-    TokenizerError when the file is not a tokenizer, or draws at random.
+    other text. The unknown token comes only for what the vocabulary does not know. Added tokens that are not special
+    are words of the vocabulary and match as ever. Truncation and padding of the file are switched off, and nothing is
+    put around texts. Raises TokenizerError when the file is not a tokenizer, or draws at random.
     """
     spec = read_spec(data, name)
     return read_tokenizer(json.dumps(text_spec(spec, *reserved)).encode(), name)
@@ -63,9 +63,10 @@ def _hint(data: bytes) -> str:
     """What to do with a file of another kind."""
     if data[:1] == b"\n" and b"<unk>" in data[:200]:  # the first piece of a ModelProto
         return (
-            "it is a SentencePiece model: convert it once, with `transformers` and `sentencepiece` installed, by "
-            "AutoTokenizer.from_pretrained(FOLDER).backend_tokenizer.save('tokenizer.json'), FOLDER being the one that "
-            "holds it, compare the ids of some texts, and give the tokenizer.json"
+            "it is a SentencePiece model: put it alone into a folder as tokenizer.model, convert it once with "
+            "`transformers`, `sentencepiece` and `protobuf` installed, by AutoTokenizer.from_pretrained(FOLDER)"
+            ".backend_tokenizer.save('tokenizer.json'), and give the tokenizer.json: its ids are SentencePiece's, "
+            "where no text spells a byte token such as <0x0A>"
         )
     return "expected a JSON object with a model and its vocabulary"
 
@@ -83,14 +84,15 @@ def read_tokenizer(data: bytes, name: str) -> tokenizers.Tokenizer:
 
 
 def text_spec(spec: dict[str, Any], *reserved: str) -> dict[str, Any]:
-    """The file's JSON with other spellings for its special tokens and those of `reserved`, the unknown one apart."""
+    """The file's JSON with other spellings for its special tokens and those of `reserved`."""
     added = spec.get("added_tokens") or []
     special = {token["content"] for token in added if token["special"]} | {*reserved}
     model = dict(spec["model"])
-    if _unknown(model) in reserved:
-        # A byte-level vocabulary knows every text; of any other, `describe_tokenizer` refuses this.
-        model["unk_token"] = None
-    special -= {_unknown(model)}
+    if unknown := _unknown(model):
+        # It still comes for what the vocabulary does not know; a text that spells it is known.
+        special.add(unknown)
+        if "unk_token" in model:
+            model["unk_token"] = STAND_IN.format(unknown)
     model["vocab"] = _renamed(model["vocab"], special)
     if "merges" in model:
         pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
