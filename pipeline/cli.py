@@ -201,26 +201,31 @@ def _run(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 def _plan(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
-    from pipeline.curate import plan
+    from pipeline.curate import measure_line, plan
     from pipeline.plan_summary import plan_lines, plan_summary
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)
         generation = planned.previous.manifest.generation if planned.previous else None
-        summary = plan_summary(job.output, planned.tasks, planned.done, generation)
+        summary = plan_summary(job.output, planned.tasks, planned.done | set(planned.unmeasured), generation)
+        summary["measure"] = [
+            {"groups": each.groups, "text_bytes": each.text_bytes} for each in planned.unmeasured.values()
+        ]
         print(json.dumps(summary, indent=1) if options.json else "\n".join(plan_lines(summary)))
+        if planned.unmeasured and not options.json:
+            print(f"to measure: {measure_line(planned)}")
 
 
 def _decide(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
     from pipeline.compatibility import recorded_verdicts
-    from pipeline.curate import decide, load_measured, plan
+    from pipeline.curate import decide, measure, plan
     from pipeline.report.decisions import decision_diff
     from pipeline.select.decision.funnel import funnel_lines
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)
-        measured = load_measured(job, planned)
+        measured = measure(job, planned)
         decided = decide(job, measured, planned.previous)
         before = recorded_verdicts(job.work, measured.parts, planned.previous) if planned.previous else None
         changes = decision_diff(before, decided.verdicts, measured.parts) if before else None
@@ -277,12 +282,12 @@ def _diff(options: argparse.Namespace, _: list[str]) -> int:
 
 def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> None:
     import_beam(beam_options)
-    from pipeline.curate import decide, load_measured, plan
+    from pipeline.curate import decide, measure, plan
     from pipeline.pack.tokenize.tokenizer import train_from_parts
 
     with _job(options, beam_options, dry=True) as job:
         planned = plan(job)
-        measured = load_measured(job, planned)
+        measured = measure(job, planned)
         decided = decide(job, measured, planned.previous)
         print(train_from_parts(measured.parts, decided.verdicts, job.recipe, options.to))
 

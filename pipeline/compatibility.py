@@ -15,8 +15,9 @@ from schemas.recipe import Recipe, RecipeError
 
 __all__ = ["check_same_dataset", "recorded_recipe", "recorded_splits", "recorded_verdicts", "up_to_date"]
 
-# What may change in a dataset's recipe: every document is decided again and the next generation is made.
-DECIDED_AGAIN = ("rules", "exact", "near", "prefer")
+# What may change in a dataset's recipe: what is new is measured from the stored texts, every document is decided again,
+# and the next generation is made.
+DECIDED_AGAIN = ("edits", "measure", "modules", "scores", "rules", "exact", "near", "prefer")
 SHOWN = 8  # differences told of another recipe
 
 

@@ -6,13 +6,12 @@ import textwrap
 import unicodedata
 from typing import Any
 
-from pipeline.report.checks import Check, check_document
+from pipeline.report.checks import Check, check_document, rules_of
 from pipeline.report.find import find_clusters
 from pipeline.report.labels import meaning
 from pipeline.report.part_files import Parts, open_parts
 from pipeline.report.sample_texts import final_texts
 from schemas.dataset import Dataset, DatasetError, Place, open_dataset
-from schemas.recipe import Recipe
 from schemas.text_format import bits, number, plural
 
 __all__ = ["explain"]
@@ -35,8 +34,7 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
         raise DatasetError(_not_found(opened, document))
     parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
     rows = opened.rows(places)
-    recipe = opened.recipe()
-    stories = [_story(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
+    stories = [_story(opened, parts, place, rows[place]) for place in places[:CAPTURES]]
     if len(places) > 1:
         stories.insert(
             0,
@@ -65,7 +63,7 @@ def _spellings(url: str) -> list[str]:
     return [variant for variant in variants if variant != url]
 
 
-def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, row: dict[str, Any]) -> str:
+def _story(dataset: Dataset, parts: Parts, place: Place, row: dict[str, Any]) -> str:
     part, part_row = dataset.part_of(place)
     stored: dict[str, Any] | None = parts.take(part, [part_row])[1].to_pylist()[0] if part in parts else None
     lines = [str(row["url"] or row["record_id"] or row["doc_id"].hex())]
@@ -76,12 +74,19 @@ def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, 
     elif stored["text"] is not None:
         lines += [
             "",
-            *_checks(check_document(recipe, stored) if recipe else []),
+            *_failures(dataset, stored),
+            *_checks(check_document(rules_of(dataset.manifest), stored)),
             "",
             *_text(final_texts(dataset, parts, [place])[place]),
         ]
     # What a crawl found may hold the codes that steer a terminal.
     return "\n".join(map(_printable, lines))
+
+
+def _failures(dataset: Dataset, stored: dict[str, Any]) -> list[str]:
+    """Why groups of the user's own could not measure the text."""
+    columns = [group.failed for group in dataset.manifest.measures.values() if group.failed]
+    return [f"  {name}: {stored[name]}" for name in columns if stored.get(name)]
 
 
 def _fields(pairs: list[tuple[str, str]]) -> list[str]:

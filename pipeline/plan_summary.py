@@ -9,16 +9,16 @@ from schemas.text_format import bits
 __all__ = ["plan_lines", "plan_summary"]
 
 
-def plan_summary(output: str, tasks: Sequence[Task], done: set[str], generation: int | None) -> dict[str, Any]:
-    """Files, bytes and parts a source, and how much of it is already read."""
+def plan_summary(output: str, tasks: Sequence[Task], read: set[str], generation: int | None) -> dict[str, Any]:
+    """Files, bytes and parts a source, and how much of it is already read: `read` are the keys of such tasks."""
     sources: dict[str, dict[str, int]] = {}
     for task in tasks:
         row = sources.setdefault(task.source, dict.fromkeys(("files", "bytes", "parts", "parts_done", "bytes_left"), 0))
         row["files"] += sum(piece.start == 0 for piece in task.pieces)
         row["bytes"] += task.bytes
         row["parts"] += 1
-        row["parts_done"] += task.key in done
-        row["bytes_left"] += 0 if task.key in done else task.bytes
+        row["parts_done"] += task.key in read
+        row["bytes_left"] += 0 if task.key in read else task.bytes
     return {"output": output, "generation": generation, "sources": sources}
 
 

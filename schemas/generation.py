@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "VERSION",
+    "DecidedRule",
     "Digests",
     "EndOfText",
     "FileRef",
@@ -14,6 +15,7 @@ __all__ = [
     "Group",
     "Hint",
     "Manifest",
+    "MeasuredGroup",
     "Part",
     "SourceFunnel",
     "SplitCount",
@@ -77,6 +79,24 @@ class Part(Section):
     sha256: str
     rows: int
     text_bytes: int
+
+
+class MeasuredGroup(Section):
+    """A signal group as it was measured."""
+
+    version: str = Field(description="declared, or the digest of the sources that compute it")
+    module: str = Field(description="a user's own: the module and the sha256 of its source; else empty")
+    signals: dict[str, str] = Field(description="name: meaning")
+    failed: str | None = Field(description="the column that says why a text could not be measured")
+
+
+class DecidedRule(Section):
+    """A rule as it was applied: dropped when the signal lies below, above or outside the threshold."""
+
+    name: str
+    signal: str
+    comparison: Literal["<", ">", "not in"]
+    threshold: float | list[str]
 
 
 class SplitCount(Section):
@@ -144,6 +164,10 @@ class Manifest(Section):
     funnel: Funnel
     assets: dict[str, str] = Field(description="files that the recipe names: sha256 of their content")
     decision: str = Field(description="names the verdicts in the work folder that this generation was packed from")
+    measures: dict[str, MeasuredGroup] = Field(
+        default={}, description="signal groups by name; `code` has the identity of each as measure.NAME"
+    )
+    rules: list[DecidedRule] = Field(default=[], description="in the order of testing")
     code: dict[str, str] = Field(description="versions of the package and of each stage with its libraries")
     platform: dict[str, str] = Field(description="recorded, in no digest")
     tables: Tables

@@ -8,15 +8,17 @@ digest: the same recipe on a laptop and on a bucket makes the same dataset.
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config_model import ConfigError as RecipeError
 from schemas.config_model import Section, load_model
 
 __all__ = [
+    "Bound",
     "Edits",
     "Exact",
     "Extract",
@@ -25,10 +27,13 @@ __all__ = [
     "Read",
     "Recipe",
     "RecipeError",
+    "Rule",
+    "Scores",
     "Shards",
     "Source",
     "Split",
     "TokenizerOptions",
+    "UserModule",
     "canonical_json",
     "load_recipe",
     "stored_recipe",
@@ -122,6 +127,26 @@ class Measure(Section):
     language_model: str = Field(default="builtin:lid.176.ftz", description="a fastText model")
     url_block_list: str | None = Field(default=None, description="a file of domains, one a line")
     minhash: Minhash = Minhash()
+    groups: dict[str, dict[str, Any]] = Field(default={}, description="options of signal groups of the user's own")
+
+
+class UserModule(Section):
+    """A module with signal groups and rules of the user's own: a file beside the recipe, or installed."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
+    source: str | None = Field(default=None, description="of a file beside the recipe, which every worker gets so")
+
+
+class Scores(Section):
+    """A file of scores made elsewhere, a row a document: the signal `scores.NAME`."""
+
+    file: str = Field(description="Parquet or JSONL, in the same places as inputs")
+    key: Literal["doc_id", "record_id", "url"] = Field(default="url", description="what a row names its document by")
+    key_column: str | None = Field(default=None, description="the column of keys; default: named as the key")
+    column: str = Field(default="score", description="the column of scores")
+    missing: float | None = Field(
+        default=None, description="score of a document without a row; null: it has none, and breaks no rule"
+    )
 
 
 class Rule(Section):
@@ -228,6 +253,10 @@ class Recipe(Section):
     extract: Extract = Extract()
     edits: Edits = Edits()
     measure: Measure = Measure()
+    modules: list[UserModule] = Field(
+        default=[], description="modules of the user's own: NAME.py beside the recipe, or installed where workers run"
+    )
+    scores: dict[str, Scores] = Field(default={}, description="files of scores that join as signals")
     rules: dict[str, Bound] = Field(
         default={}, description="rule: threshold, in the order of testing; null turns a rule off"
     )
@@ -240,6 +269,14 @@ class Recipe(Section):
     split: Split = Split()
     tokenizer: TokenizerOptions = TokenizerOptions()
     shards: Shards = Shards()
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _names(cls, modules: Any) -> Any:
+        """A module is given by its name; its source joins when the recipe is loaded."""
+        if not isinstance(modules, list):
+            return modules
+        return [{"name": module} if isinstance(module, str) else module for module in modules]
 
     @model_validator(mode="after")
     def _preferences(self) -> "Recipe":
@@ -261,6 +298,11 @@ class Recipe(Section):
         data["tokenizer"]["file"] = self.tokenizer.file is not None
         data["measure"]["url_block_list"] = self.measure.url_block_list is not None
         del data["measure"]["language_model"]
+        for module in data["modules"]:
+            source = module["source"]
+            module["source"] = hashlib.sha256(source.encode()).hexdigest() if source is not None else None
+        for scores in data["scores"].values():
+            del scores["file"]
         # Which files are read is told by the files themselves, not by how the globs were put.
         for source in data["sources"].values():
             del source["root"], source["inputs"]
@@ -288,4 +330,17 @@ def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Raises RecipeError with the place and the nearest known name.
     """
-    return load_model(path, Recipe, overrides, named="rules", unions=BOUND_KINDS)
+    recipe = load_model(path, Recipe, overrides, named="rules", unions=BOUND_KINDS)
+    beside = [_with_source(module, Path(path).parent) for module in recipe.modules]
+    return recipe.model_copy(update={"modules": beside}) if beside else recipe
+
+
+def _with_source(module: UserModule, folder: Path) -> UserModule:
+    """The module with the source of NAME.py in `folder`, where there is such a file."""
+    file = folder / f"{module.name}.py"
+    if module.source is not None or not file.is_file():
+        return module
+    try:
+        return module.model_copy(update={"source": file.read_text(encoding="utf-8")})
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"modules: {file}: cannot read it: {error}") from None

@@ -122,7 +122,7 @@ def _shard_digest(plan: Plan, group: PackGroup, verdicts: list[pa.Table]) -> str
         "generation": group.generation,
         "group": group.number,
         "source": group.source,
-        "parts": [part.sha256 for part in plan.parts_of(group)],
+        "parts": [part.content for part in plan.parts_of(group)],
         "tokenizer": plan.tokenizer["sha256"],
         "end_of_text": plan.tokenizer["end_of_text"]["id"],
         "shards": shards,

@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError
+from pipeline.measure.registry import load_registry
 from pipeline.pack.files import write_once
 from pipeline.pack.groups import Plan
 from schemas import storage
@@ -66,7 +67,7 @@ def make_generation(
     )
     with pa.ipc.open_file(pa.BufferReader(storage.read(storage.join(plan.dataset, shards_file.path)))) as reader:
         shards = reader.read_all()
-    tokenizer = Tokenizer.model_validate(plan.tokenizer)
+    tokenizer, registry = Tokenizer.model_validate(plan.tokenizer), load_registry(recipe)
     in_use = [row["sha256"] for row in shards.select(["sha256", "retired_in"]).to_pylist() if row["retired_in"] is None]
     content = [inputs[name].to_pylist() for name in ("source", "name", "start", "end", "sha256")]
     before = previous.manifest.digests.generation if previous else None
@@ -94,6 +95,8 @@ def make_generation(
         funnel=_funnel(groups),
         assets=dict(assets),
         decision=decision,
+        measures=registry.measures(),
+        rules=[rule.decided() for rule in registry.resolve_rules(recipe.rules)],
         code=dict(code),
         platform={
             "machine": platform.machine(),

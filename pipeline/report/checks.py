@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.measure.registry import ResolvedRule, resolve_rules
+from pipeline.measure.registry import ResolvedRule
 from pipeline.report.part_files import Parts
-from schemas.recipe import Recipe
+from schemas.generation import Manifest
 from schemas.text_format import number
 
-__all__ = ["Check", "RuleYield", "bound_of", "check_document", "rule_yields"]
+__all__ = ["Check", "RuleYield", "bound_of", "check_document", "rule_yields", "rules_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class RuleYield:
     only: int = 0  # that fail it and no other rule
 
 
+def rules_of(manifest: Manifest) -> list[ResolvedRule]:
+    """The rules that a generation was decided by, in the order of testing; no code of the user's is needed for them."""
+    return [ResolvedRule.of(rule) for rule in manifest.rules]
+
+
 def bound_of(rule: ResolvedRule) -> str:
     """What a rule asks for, in words."""
     if isinstance(rule.threshold, tuple):
@@ -43,21 +48,17 @@ def bound_of(rule: ResolvedRule) -> str:
     return f"{'at least' if rule.comparison == '<' else 'at most'} {number(rule.threshold)}"
 
 
-def check_document(recipe: Recipe, stored: dict[str, Any]) -> list[Check]:
-    """Every rule of the recipe against a row of a part, in the order of testing."""
+def check_document(rules: Sequence[ResolvedRule], stored: dict[str, Any]) -> list[Check]:
+    """Every rule against a row of a part, in the order of testing."""
     row = pa.RecordBatch.from_pylist([stored])
-    return [
-        Check(rule.name, stored.get(rule.signal), bound_of(rule), bool(_broken(row, rule)[0]))
-        for rule in resolve_rules(recipe.rules)
-    ]
+    return [Check(rule.name, stored.get(rule.signal), bound_of(rule), bool(_broken(row, rule)[0])) for rule in rules]
 
 
-def rule_yields(recipe: Recipe, parts: Parts) -> dict[str, RuleYield]:
-    """For each rule of the recipe, in the order of testing, how many documents with a text fail it, and only it.
+def rule_yields(rules: Sequence[ResolvedRule], parts: Parts) -> dict[str, RuleYield]:
+    """For each rule, in the order of testing, how many documents with a text fail it, and only it.
 
     Reads the signals that rules ask for from every part; a rule with two bounds counts once.
     """
-    rules = resolve_rules(recipe.rules)
     yields: dict[str, RuleYield] = {}
     for rule in rules:
         says = f"{rule.signal} {bound_of(rule)}"

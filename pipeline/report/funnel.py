@@ -16,6 +16,7 @@ __all__ = ["Step", "funnel_picture", "steps"]
 STAGES = {
     "read": ("Reading", "while reading", "pages and texts", "read"),
     "extract": ("Extraction", "in extraction", "texts", "read"),
+    "measure": ("Measuring", "not measured", "measured documents", "read"),
     "rules": ("Rules", "by rules", "good documents", "rule"),
     "exact": ("Exact copies", "exact copies", "different texts", "dup"),
     "near": ("Near duplicates", "near duplicates", "unlike texts", "dup"),

@@ -46,6 +46,8 @@ LANGUAGES = {
 
 def meaning(rule: str) -> str:
     """What a reason says, in words; empty for one that is not known here."""
+    if rule.endswith(".failed"):
+        return f"the signal group {rule.removesuffix('.failed')} could not measure the text"
     return MEANINGS.get(rule, "")
 
 

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from pipeline.report.checks import rule_yields
+from pipeline.report.checks import rule_yields, rules_of
 from pipeline.report.find import find_clusters, sample_of
 from pipeline.report.funnel import STAGES
 from pipeline.report.labels import meaning
@@ -89,8 +89,7 @@ def _add_documents(facts: Facts, dataset: Dataset, parts: Parts, counted: Tally)
 
 def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
     """Every reason in the order of testing: reading, extraction, the recipe's rules, duplicates, the rest."""
-    recipe = dataset.recipe()
-    yields = rule_yields(recipe, parts) if recipe and not parts.missing else {}
+    yields = rule_yields(rules_of(dataset.manifest), parts) if not parts.missing else {}
     fates = set(counted.drops) | {("rules", rule) for rule in yields}
     order = {rule: place for place, rule in enumerate(yields)}
     stages = list(STAGES)

@@ -6,8 +6,7 @@ must not. So the classes of all code points lie in `pipeline/assets/characters.n
     python -m pipeline.text.utf8
 
 and read as a two-stage table: `classes[blocks[c >> 7] << 7 | c & 127]` is the class of code point c, and `flags` and
-`lower` hold what a class means. It takes about 40 KB, so it stays in the processor's cache. Raise CHARS_VERSION with
-it.
+`lower` hold what a class means. It takes about 40 KB, so it stays in the processor's cache.
 """
 
 import unicodedata
@@ -21,7 +20,6 @@ from pipeline.numba_kernels import njit, typeof, types
 __all__ = [
     "ALONE",
     "BYTES",
-    "CHARS_VERSION",
     "CURRENCY",
     "CUT",
     "ICON",
@@ -44,7 +42,6 @@ __all__ = [
     "decode",
 ]
 
-CHARS_VERSION = "chars-1"
 ASSET = "characters.npz"
 
 # One bit a class; a code point may be of several.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from schemas.config_model import load_model
-from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
+from tests.made_dataset import END_OF_TEXT, MadeDataset
 from trainer.checkpoint.checkpointer import find_checkpoints
 from trainer.config import Config
 from trainer.train import train
