@@ -8,105 +8,33 @@ them and knows no runner.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TextIO
+from dataclasses import replace
 
 import apache_beam as beam
 
 from pipeline.compatibility import check_same_dataset, recorded_splits, up_to_date
-from pipeline.ingest.parts import fingerprint, ingest_task, load_parts, stage_versions
+from pipeline.ingest.parts import fingerprint, ingest_task, load_parts
 from pipeline.ingest.plan import check_abutting, plan_tasks
-from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
+from pipeline.ingest.receipts import PartRef, Receipt, Task
 from pipeline.ingest.work_cleanup import swept_work
-from pipeline.measure.registry import asset_digests, check_assets, load_registry
+from pipeline.job import Decided, Job, Measured, Planned, Unmeasured
+from pipeline.measure.registry import check_assets, load_registry
 from pipeline.pack.pack import pack
 from pipeline.pack.reuse_shards import check_sizes
 from pipeline.pack.tokenize.tokenizer import check_tokenizer
+from pipeline.recipe_checks import check_labels
 from pipeline.report.labels import meaning
 from pipeline.runtime.progress import ProgressLine
 from pipeline.select.decision.survivor_order import check_preferences
-from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, select, verdict_uri
+from pipeline.select.select import Funnel, decision_digest, select, verdict_uri
+from pipeline.source_roots import record_roots
 from schemas.arrow import TEXT_PART
 from schemas.dataset import Dataset, open_newest
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
 from schemas.text_format import bits, plural
 
-__all__ = [
-    "Decided",
-    "Job",
-    "Measured",
-    "NothingKept",
-    "Planned",
-    "Unmeasured",
-    "curate",
-    "decide",
-    "ingest",
-    "load_measured",
-    "measure",
-    "measure_line",
-    "plan",
-    "write",
-]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One recipe, where its dataset goes, and how its pipelines run."""
-
-    recipe: Recipe
-    output: str  # the dataset's URI
-    work: str  # parts and decisions; may be shared by datasets
-    new_pipeline: Callable[[int], beam.Pipeline]  # given the bytes that it has to go through
-    memory_bytes: int  # that shuffles may take on this machine
-    stream: TextIO | None = None  # progress is told here; None: silence
-    progress: str | None = None  # local folder where workers tell their progress; None: none do
-
-    def say(self, line: str) -> None:
-        """Tell the user one line."""
-        if self.stream:
-            print(line, file=self.stream, flush=True)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a run would do."""
-
-    tasks: list[Task]
-    done: set[str]  # keys of tasks whose parts exist, with every measure that the recipe asks for
-    unmeasured: dict[str, "Unmeasured"]  # by key, tasks whose texts are there and some measures are not
-    previous: Dataset | None  # the dataset's newest generation
-
-
-@dataclass(frozen=True)
-class Unmeasured:
-    """What is to be measured of stored texts; nothing of the crawl is read for it."""
-
-    text_bytes: int
-    groups: tuple[str, ...]  # signal groups
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Every document that was read, with its measures: numbered parts and their receipts."""
-
-    parts: list[PartRef]
-    receipts: list[Receipt]
-
-    def pieces(self) -> Iterator[tuple[str, PieceReceipt]]:
-        """Every piece read, with its source."""
-        return ((receipt.source, piece) for receipt in self.receipts for piece in receipt.pieces)
-
-
-@dataclass(frozen=True)
-class Decided:
-    """The verdicts over all parts."""
-
-    decision: str  # digest; names the folder of verdicts
-    verdicts: list[str]  # URIs, a file a part
-    funnel: Funnel
-    seconds: float
+__all__ = ["NothingKept", "curate", "decide", "ingest", "load_measured", "measure", "measure_line", "plan", "write"]
 
 
 def curate(job: Job) -> Manifest:
@@ -121,9 +49,10 @@ def curate(job: Job) -> Manifest:
     if planned.previous:
         check_sizes(planned.previous)
     with swept_work(job.work, job.output):
+        record_roots(job.work, job.recipe.sources)
         ingest(job, planned)
         measured = load_measured(job, planned)
-        if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, _code(job)):
+        if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, job.code()):
             job.say(f"{job.output} is up to date: generation {planned.previous.manifest.generation}")
             return planned.previous.manifest
         decided = decide(job, measured, planned.previous)
@@ -140,6 +69,7 @@ def plan(job: Job) -> Planned:
     columns = [name for group in registry.groups for name in group.columns]
     check_preferences(job.recipe.prefer, [*TEXT_PART.names, *columns])
     check_assets(job.recipe)
+    check_labels(job.recipe)
     check_tokenizer(job.recipe.tokenizer)
     previous = open_newest(job.output)
     tasks = plan_tasks(job.recipe.sources, job.recipe.read, fingerprint(job.recipe))
@@ -171,7 +101,8 @@ def ingest(job: Job, planned: Planned) -> None:
         for task in planned.tasks
         if task.key in planned.unmeasured
     ]
-    job.say(f"ingest   {plural(len(read), 'part')} to make, {len(planned.tasks) - len(read):,} there already")
+    before = len(planned.tasks) - len(read)
+    job.say(f"ingest   {plural(len(read), 'task')} to do, {before:,} of {len(planned.tasks):,} done before")
     if stored:
         job.say(f"measure  {measure_line(planned)}")
     tasks = read + stored
@@ -244,25 +175,10 @@ def write(job: Job, measured: Measured, decided: Decided, previous: Dataset | No
     """Encode what is kept, write shards, ledger and index, and commit them as the next generation."""
     if not decided.funnel.kept:
         raise NothingKept(decided.funnel)
-    kept_bytes = decided.funnel.kept_bytes
     job.say(f"pack     {plural(decided.funnel.kept, 'document')} kept")
-    with ProgressLine(job.progress, "pack", kept_bytes, len(measured.parts), job.stream):
-        return pack(
-            measured.parts,
-            lambda part: decided.verdicts[part.number],
-            job.recipe,
-            job.output,
-            job.work,
-            lambda: job.new_pipeline(kept_bytes),
-            previous,
-            inputs=measured.pieces(),
-            code=_code(job),
-            assets=asset_digests(job.recipe),
-            decision=decided.decision,
-            verdicts={file.part: file.sha256 for file in decided.funnel.verdicts},
-            progress=job.progress,
-            say=job.say,
-        )
+    kept_bytes = decided.funnel.kept_bytes
+    with ProgressLine(job.progress, "pack", kept_bytes, 0, job.stream):  # a part without kept rows is never counted
+        return pack(job, measured, decided, previous)
 
 
 class NothingKept(OSError):
@@ -279,8 +195,3 @@ class NothingKept(OSError):
         super().__init__(
             f"no document was kept of {funnel.records_read:,} read, nothing was written; dropped most by {most}; {cure}"
         )
-
-
-def _code(job: Job) -> dict[str, str]:
-    """What decides the dataset besides inputs and recipe; pack adds its own versions."""
-    return {**stage_versions(job.recipe), **load_registry(job.recipe).identities(), "select": SELECT_VERSION}

@@ -16,6 +16,7 @@ __all__ = [
     "Hint",
     "Manifest",
     "MeasuredGroup",
+    "NamedToken",
     "Part",
     "SourceFunnel",
     "SplitCount",
@@ -50,11 +51,15 @@ class Digests(Section):
     previous: str | None = Field(description="the generation digest of generation N-1; null for the first")
 
 
-class EndOfText(Section):
-    """The token that ends every document."""
+class NamedToken(Section):
+    """A token of the vocabulary."""
 
     token: str
     id: int
+
+
+class EndOfText(NamedToken):
+    """The token that ends every document."""
 
 
 class Tokenizer(Section):
@@ -65,6 +70,8 @@ class Tokenizer(Section):
     vocab_size: int = Field(description="one above the highest id")
     token_type: Literal["uint16", "uint32"]
     end_of_text: EndOfText
+    begin_of_text: NamedToken | None = Field(default=None, description="begins every document; null: none does")
+    unknown: NamedToken | None = Field(default=None, description="stands for what the vocabulary does not know")
     special_tokens: dict[str, int]
     options: dict[str, Any] = Field(description="the recipe's tokenizer section, a file by its sha256")
 
@@ -118,6 +125,7 @@ class Group(Section):
     kept: int
     dropped: dict[str, int] = Field(description="rule: records")
     splits: dict[str, SplitCount]
+    unknown_tokens: int = Field(default=0, description="of the kept documents' tokens, those that are unknown")
 
 
 class SourceFunnel(Section):
@@ -127,6 +135,7 @@ class SourceFunnel(Section):
     kept: int
     dropped: dict[str, int]
     splits: dict[str, SplitCount]
+    unknown_tokens: int = 0
 
 
 class Funnel(SourceFunnel):

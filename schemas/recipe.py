@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config_model import ConfigError as RecipeError
 from schemas.config_model import Section, load_model
@@ -87,7 +87,10 @@ class Read(Section):
 class Extract(Section):
     """How a page becomes text."""
 
-    method: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    method: Literal["gristmill", "resiliparse", "trafilatura"] = Field(
+        default="gristmill",
+        description="gristmill: lines as the page has them; the main content of the others can lose characters",
+    )
     main_content: bool = Field(default=True, description="leave out menus, footers and the like")
     max_cpu_seconds: float = Field(default=20.0, gt=0, description="CPU time a page may take")
     max_memory_bytes: int = Field(
@@ -172,8 +175,18 @@ def _kind_of_bound(value: Any) -> str:
     return "labels" if isinstance(value, list) else "rule" if isinstance(value, dict | Rule) else "threshold"
 
 
+def _number_or_list(value: Any) -> Any:
+    """Say of a word what a rule takes: of `not_wanted: en` neither a number nor a list alone can be told."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            raise ValueError(f"{value!r}: expected a number, or for labels a list, as in [en, de]") from None
+    return value
+
+
 Bound = Annotated[
-    Annotated[float, Tag("threshold")]
+    Annotated[float, BeforeValidator(_number_or_list), Tag("threshold")]
     | Annotated[list[str], Tag("labels")]
     | Annotated[Rule, Tag("rule")]
     | Annotated[None, Tag("off")],
@@ -222,7 +235,10 @@ class TokenizerOptions(Section):
     file: str | None = Field(default=None, description="a tokenizer.json to load; the rest is for training one")
     vocab_size: int = Field(default=32_000, ge=257, le=1 << 24)
     sample_bytes: int = Field(default=256 * MIB, gt=0, description="text of kept documents to train on")
-    end_of_text: str = Field(default="<|endoftext|>", min_length=1)
+    end_of_text: str = Field(default="<|endoftext|>", min_length=1, description="the token that ends every document")
+    begin_of_text: str | None = Field(
+        default=None, min_length=1, description="the token that begins every document; default: none does"
+    )
     special_tokens: list[str] = Field(default=[], description="further special tokens of a trained tokenizer")
 
 
@@ -296,6 +312,9 @@ class Recipe(Section):
         as the manifest's `assets` and tokenizer."""
         data = self.model_dump(mode="json", exclude={"output", "work"})
         data["tokenizer"]["file"] = self.tokenizer.file is not None
+        # A key of later versions counts where it is used, so that older datasets keep their digests.
+        if self.tokenizer.begin_of_text is None:
+            del data["tokenizer"]["begin_of_text"]
         data["measure"]["url_block_list"] = self.measure.url_block_list is not None
         del data["measure"]["language_model"]
         for module in data["modules"]:

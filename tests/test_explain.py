@@ -1,4 +1,4 @@
-"""`gristmill explain`: what it tells of a kept page, of dropped ones, and of none."""
+"""`gristmill explain`: what it says of a kept page, of dropped ones, and of none."""
 
 import shutil
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_kept_document_tells_where_it_came_from_and_where_it_went(dataset: str
             "http://x/kept",
             f"  document   {doc_id('http://x/kept').hex()}",
             "  record     urn:http://x/kept",
-            "  read from  web: a.warc.gz at 1,234, 56 decoded bytes in",
+            "  read from  web: a.warc.gz, 56 bytes into what is unpacked from byte 1,234 on",
             "  answer     2026-11-18 11:06:40 UTC, status 200, text/html, charset utf-8",
             "  text       11 words, 65 B, language en",
             "",
@@ -87,32 +87,32 @@ def test_a_kept_document_tells_where_it_came_from_and_where_it_went(dataset: str
 
 
 def test_a_near_duplicate_names_its_twin_and_how_alike_they_are(dataset: str) -> None:
-    story = explain(dataset, None, doc_id("http://x/near").hex())
-    assert "DROPPED in near by near.duplicate: similarity 0.875, threshold 0.8" in story
-    assert f"duplicate of http://x/kept {doc_id('http://x/kept').hex()} (kept)" in story
-    assert "nearest twin" not in story  # it is the same document
+    explained = explain(dataset, None, doc_id("http://x/near").hex())
+    assert "DROPPED in near by near.duplicate: similarity 0.875, threshold 0.8" in explained
+    assert f"duplicate of http://x/kept {doc_id('http://x/kept').hex()} (kept)" in explained
+    assert "nearest duplicate" not in explained  # it is the same document
 
 
 def test_every_rule_is_told_beside_the_one_that_dropped_it(dataset: str) -> None:
-    story = explain(dataset, None, "urn:http://x/short")
-    assert "  gopher.too_few_words            3  at least 5  FAILS\n" in story
-    assert "  gopher.words_too_long         9.5  at most 9  would fail too\n" in story
+    explained = explain(dataset, None, "urn:http://x/short")
+    assert "  gopher.too_few_words            3  at least 5  FAILS\n" in explained
+    assert "  gopher.words_too_long         9.5  at most 9  would fail too\n" in explained
     # The terminal's code is gone, the letters after it are only letters.
-    assert "  | Free beer \ufffd[31m!" in story
+    assert "  | Free beer \ufffd[31m!" in explained
 
 
 def test_a_record_without_text_tells_its_status(dataset: str) -> None:
-    story = explain(dataset, None, "http://x/gone")
-    assert "status 404" in story
-    assert "DROPPED in read by read.status: measured 404\n  the server did not answer 200" in story
-    assert "rule  " not in story
+    explained = explain(dataset, None, "http://x/gone")
+    assert "status 404" in explained
+    assert "DROPPED in read by read.status: measured 404\n  the server did not answer 200" in explained
+    assert "rule  " not in explained
 
 
 def test_all_captures_of_a_url_are_told(dataset: str) -> None:
-    story = explain(dataset, None, "http://x/two")
-    assert story.startswith("2 records of http://x/two:\n")
-    assert "together. One." in story
-    assert "together. Two." in story
+    explained = explain(dataset, None, "http://x/two")
+    assert explained.startswith("2 records of http://x/two:\n")
+    assert "together. One." in explained
+    assert "together. Two." in explained
 
 
 def test_what_was_not_read_is_one_message_with_the_spelling_that_was(dataset: str) -> None:
@@ -124,6 +124,6 @@ def test_what_was_not_read_is_one_message_with_the_spelling_that_was(dataset: st
 
 def test_without_the_work_folder_the_verdict_is_still_told(dataset: str) -> None:
     shutil.rmtree(f"{dataset}/work")
-    story = explain(dataset, None, "http://x/short")
-    assert "DROPPED in rules by gopher.too_few_words: measured 3, threshold 5" in story
-    assert "/work lacks 1 of 1 part; give --work" in story
+    explained = explain(dataset, None, "http://x/short")
+    assert "DROPPED in rules by gopher.too_few_words: measured 3, threshold 5" in explained
+    assert "/work lacks 1 of 1 part; give --work" in explained

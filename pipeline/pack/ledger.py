@@ -40,6 +40,7 @@ class Fates:
         self.row = np.full(num_rows, -1, np.int64)
         self.token_start = np.zeros(num_rows, np.int64)
         self.num_tokens = np.full(num_rows, -1, np.int64)
+        self.unknown_tokens = 0  # of all rows
 
     def add(self, places: pa.RecordBatch, numbers: list[int]) -> None:
         """Enter rows of a table of places; `numbers` are those of its receipt's shards."""
@@ -48,6 +49,7 @@ class Fates:
         self.row[position] = places["row"].to_numpy()
         self.token_start[position] = places["token_start"].to_numpy()
         self.num_tokens[position] = places["num_tokens"].to_numpy()
+        self.unknown_tokens += int(places["num_unknown"].to_numpy().sum())
 
 
 def write_ledger(
@@ -89,6 +91,7 @@ def write_ledger(
         "records_read": len(fates.shard),
         "dropped": dict(sorted(counts.items())),
         "splits": {split: dict(count) for split, count in sorted(splits.items())},
+        "unknown_tokens": fates.unknown_tokens,
         "in_work": write_work(plan.work, rows_path, documents + urls),
         "in_dataset": {file.path: file.bytes for file in (ledger, near) if file},
     }

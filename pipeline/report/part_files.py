@@ -40,7 +40,7 @@ class Parts:
         return sorted(self._refs)
 
     def batches(self, part: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        """A part's rows in order, only the columns asked for (those it has; None: all)."""
+        """A part's rows in order, only the columns that are wanted (those it has; None: all)."""
         ref = self._refs[part]
         names = schema_of(ref.uri, ref.files).names
         wanted = [name for name in names if columns is None or name in columns]
@@ -48,7 +48,7 @@ class Parts:
             yield batch
 
     def take(self, part: int, rows: Iterable[int], columns: Sequence[str] | None = None) -> tuple[list[int], pa.Table]:
-        """Some rows of a part, sorted by number, with the columns asked for (None: all)."""
+        """Some rows of a part, sorted by number, with the columns that are wanted (None: all)."""
         wanted = sorted(set(rows))
         found: list[pa.RecordBatch] = []
         first = position = 0
@@ -76,21 +76,20 @@ def open_parts(dataset: Dataset, work: str | None, only: Iterable[int] | None = 
     wanted: dict[str, list[int]] = {}
     for number in range(len(parts)) if only is None else sorted(set(only)):
         wanted.setdefault(parts[number].sha256, []).append(number)  # parts without a row may be equal
-    asked = sum(map(len, wanted.values()))
-    if not asked:
+    num_wanted = sum(map(len, wanted.values()))
+    if not num_wanted:
         return Parts({}, "")
     found: dict[int, PartRef] = {}
     try:
         found = _decided_parts(folder, dataset.manifest.decision, wanted)
-        if len(found) < asked:
-            found |= _parts_by_receipts(folder, dataset.manifest, wanted, asked)
+        if len(found) < num_wanted:
+            found |= _parts_by_receipts(folder, dataset.manifest, wanted, num_wanted)
     except storage.StorageError as error:
         return Parts({}, f"{error}.")
-    if len(found) == asked:
+    if len(found) == num_wanted:
         return Parts(found, "")
-    return Parts(
-        found, f"{folder} lacks {asked - len(found):,} of {plural(asked, 'part')}; give --work if they lie elsewhere."
-    )
+    lacking = f"{num_wanted - len(found):,} of {plural(num_wanted, 'part')}"
+    return Parts(found, f"{folder} lacks {lacking}; give --work if they lie elsewhere.")
 
 
 def _decided_parts(folder: str, decision: str, wanted: Mapping[str, list[int]]) -> dict[int, PartRef]:
@@ -155,4 +154,4 @@ def _read_receipt(uri: str) -> Receipt | None:
     try:
         return Receipt.from_json(storage.read(uri))
     except ValueError:
-        return None  # a damaged one, which the next run writes anew
+        return None  # a corrupt one, which the next run writes anew

@@ -144,7 +144,7 @@ def merge_edits(earlier: pa.ListArray, later: pa.ListArray) -> pa.ListArray:
 
 @njit(NEW_SPANS(SPANS, SPANS), nogil=True, cache=True)
 def _merge(earlier: Any, later: Any) -> Any:
-    """One sweep over both lists of each text by start; spans that overlap the one being built join it."""
+    """One pass over both lists of each text by start; spans that overlap the one being built join it."""
     num_texts = earlier[0].size - 1
     room = earlier[1].size + later[1].size
     firsts = np.zeros(num_texts + 1, np.int64)

@@ -112,7 +112,7 @@ def test_every_record_is_counted_once_by_fate(tmp_path: Path) -> None:
         ("wet", "a.warc.gz", 2, 0),
         ("wet", "b.wet.gz", 1, 1),
     ]
-    assert facts.damaged == 1
+    assert facts.corrupt == 1
     assert facts.damage[0][0].place == "a.warc.gz at 77"
 
 
@@ -126,7 +126,7 @@ def test_a_rule_is_credited_with_what_it_would_drop_alone(tmp_path: Path) -> Non
 
 def test_rules_that_dropped_nothing_are_listed_in_the_order_of_testing(tmp_path: Path) -> None:
     facts = gathered(tmp_path, records()[:1])
-    assert [(drop.rule, drop.count, drop.alone, drop.says) for drop in facts.drops] == [
+    assert [(drop.rule, drop.count, drop.alone, drop.label) for drop in facts.drops] == [
         ("gopher.too_few_words", 0, 0, "gopher.num_words at least 5"),
         ("gopher.words_too_long", 0, 0, "gopher.mean_word_length at most 9"),
     ]
@@ -140,12 +140,12 @@ def test_clusters_show_what_the_kept_document_stands_for(tmp_path: Path) -> None
     assert cluster.size == 3
     assert cluster.kept is not None
     assert cluster.kept.url == "http://x/1"
-    assert sorted((twin.url, rule) for twin, rule in cluster.twins) == [
+    assert sorted((other.url, rule) for other, rule in cluster.duplicates) == [
         ("http://x/2", "near.duplicate"),
         ("http://x/3", "exact.duplicate"),
     ]
     (pair,) = facts.pairs
-    assert (pair.dropped.text, pair.twin.text) == (TEXT + " Yes.", TEXT)
+    assert (pair.dropped.text, pair.nearest.text) == (TEXT + " Yes.", TEXT)
 
 
 def test_samples_are_the_smallest_ids_of_their_rule_wherever_they_stand(tmp_path: Path) -> None:

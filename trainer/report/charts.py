@@ -231,7 +231,7 @@ def _asks(axes: _Axes, lines: Sequence[Line], buckets: Sequence[Sequence[_Bucket
                 labels.append(f"{line.name} {near.mean:.4g}{ends}")
         wide = (axes.width - LEFT - RIGHT) / len(longest)
         parts.append(
-            f'<rect class="ask" x="{axes.x(each.middle) - wide / 2:.1f}" y="{TOP:g}" width="{wide:.1f}" '
+            f'<rect class="hover" x="{axes.x(each.middle) - wide / 2:.1f}" y="{TOP:g}" width="{wide:.1f}" '
             f'height="{axes.height - TOP - BOTTOM:g}"><title>{escape(chr(10).join(labels))}</title></rect>'
         )
     return "".join(parts)
