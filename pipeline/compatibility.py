@@ -15,16 +15,17 @@ from schemas.recipe import Recipe, RecipeError
 
 __all__ = ["check_same_dataset", "recorded_recipe", "recorded_splits", "recorded_verdicts", "up_to_date"]
 
-# What may change in a dataset's recipe: every document is decided again and the next generation is made.
-DECIDED_AGAIN = ("rules", "exact", "near", "prefer")
-SHOWN = 8  # differences told of another recipe
+# What may change in a dataset's recipe: what is new is measured from the stored texts, every document is decided again,
+# and the next generation is made.
+DECIDED_AGAIN = ("edits", "measure", "modules", "scores", "rules", "exact", "near", "prefer")
+SHOWN = 8  # differences shown of another recipe
 
 
 def check_same_dataset(previous: Dataset, recipe: Recipe, tasks: Sequence[Task]) -> None:
     """Raise ValueError, with the differences, unless `recipe` decides the inputs of this dataset anew."""
     place = previous.uri
-    there, asked = recorded_recipe(previous).identity(), recipe.identity()
-    changed = list(_differences("", *(_without(each, DECIDED_AGAIN) for each in (there, asked))))
+    there, here = recorded_recipe(previous).identity(), recipe.identity()
+    changed = list(_differences("", *(_without(each, DECIDED_AGAIN) for each in (there, here))))
     if changed:
         rest = [f"and {len(changed) - SHOWN:,} more"] if len(changed) > SHOWN else []
         title = f"{place} holds a dataset of another recipe: choose another --output, or set back (there -> here)"
@@ -79,10 +80,10 @@ def _without(identity: Mapping[str, Any], keys: Collection[str]) -> dict[str, An
     return {key: value for key, value in identity.items() if key not in keys}
 
 
-def _differences(key: str, there: Any, asked: Any) -> Iterator[str]:
+def _differences(key: str, there: Any, here: Any) -> Iterator[str]:
     """`read.part_bytes: 1 -> 2`, for each place where two values differ, in the order of the keys."""
-    if isinstance(there, dict) and isinstance(asked, dict):
-        for name in sorted({*there, *asked}):
-            yield from _differences(f"{key}.{name}" if key else name, there.get(name), asked.get(name))
-    elif there != asked:
-        yield f"{key}: {shown(there)} -> {shown(asked)}"
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            yield from _differences(f"{key}.{name}" if key else name, there.get(name), here.get(name))
+    elif there != here:
+        yield f"{key}: {shown(there)} -> {shown(here)}"

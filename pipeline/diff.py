@@ -54,12 +54,12 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 def _digest_lines(one: Dataset, other: Dataset) -> list[str]:
     """Which digests are equal: an equal order digest means that a training would not notice."""
     digests, others = one.manifest.digests, other.manifest.digests
-    says = {
+    verdicts = {
         "recipe": digests.recipe == others.recipe,
         "tokenizer": one.manifest.tokenizer.sha256 == other.manifest.tokenizer.sha256,
         "order of training samples": digests.order == others.order,
     }
-    return [f"{'equal ' if equal else 'differs'}  {name}" for name, equal in says.items()]
+    return [f"{'equal ' if equal else 'differs'}  {name}" for name, equal in verdicts.items()]
 
 
 def _recipe(dataset: Dataset) -> dict[str, Any]:

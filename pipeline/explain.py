@@ -1,4 +1,4 @@
-"""`gristmill explain`: one document's whole story, from the archive it was read in to its place in a shard."""
+"""`gristmill explain`: one document from the archive that it was read from to its place in a shard."""
 
 import datetime
 import re
@@ -6,18 +6,17 @@ import textwrap
 import unicodedata
 from typing import Any
 
-from pipeline.report.checks import Check, check_document
+from pipeline.report.checks import Check, check_document, rules_of
 from pipeline.report.find import find_clusters
 from pipeline.report.labels import meaning
 from pipeline.report.part_files import Parts, open_parts
 from pipeline.report.sample_texts import final_texts
 from schemas.dataset import Dataset, DatasetError, Place, open_dataset
-from schemas.recipe import Recipe
 from schemas.text_format import bits, number, plural
 
 __all__ = ["explain"]
 
-CAPTURES = 5  # of one URL that are told in full
+CAPTURES = 5  # of one URL that are explained in full
 TEXT_LINES, TEXT_WIDTH = 12, 100
 JOINERS = "\u200c\u200d"  # words of Persian and of Indian languages are written with them
 ALIKE = 5  # documents that a kept one stands for
@@ -25,7 +24,7 @@ SCANNED_ROWS = 10_000_000  # rows of ledgers that are read to find them
 
 
 def explain(dataset: str, work: str | None, document: str, generation: int | None = None) -> str:
-    """The story of a document, told by URL, doc_id (32 hex digits) or record id; every capture of a URL.
+    """Explain a document, named by URL, doc_id (32 hex digits) or record id; every capture of a URL.
 
     Raises DatasetError where nothing of that name was read, naming like URLs that were.
     """
@@ -35,14 +34,13 @@ def explain(dataset: str, work: str | None, document: str, generation: int | Non
         raise DatasetError(_not_found(opened, document))
     parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
     rows = opened.rows(places)
-    recipe = opened.recipe()
-    stories = [_story(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
+    explained = [_explain_record(opened, parts, place, rows[place]) for place in places[:CAPTURES]]
     if len(places) > 1:
-        stories.insert(
+        explained.insert(
             0,
             f"{len(places):,} records of {document}" + (f"; the first {CAPTURES}:" if len(places) > CAPTURES else ":"),
         )
-    return "\n\n".join(stories)
+    return "\n\n".join(explained)
 
 
 def _not_found(dataset: Dataset, document: str) -> str:
@@ -65,7 +63,7 @@ def _spellings(url: str) -> list[str]:
     return [variant for variant in variants if variant != url]
 
 
-def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, row: dict[str, Any]) -> str:
+def _explain_record(dataset: Dataset, parts: Parts, place: Place, row: dict[str, Any]) -> str:
     part, part_row = dataset.part_of(place)
     stored: dict[str, Any] | None = parts.take(part, [part_row])[1].to_pylist()[0] if part in parts else None
     lines = [str(row["url"] or row["record_id"] or row["doc_id"].hex())]
@@ -76,12 +74,19 @@ def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, 
     elif stored["text"] is not None:
         lines += [
             "",
-            *_checks(check_document(recipe, stored) if recipe else []),
+            *_failures(dataset, stored),
+            *_checks(check_document(rules_of(dataset.manifest), stored)),
             "",
             *_text(final_texts(dataset, parts, [place])[place]),
         ]
     # What a crawl found may hold the codes that steer a terminal.
     return "\n".join(map(_printable, lines))
+
+
+def _failures(dataset: Dataset, stored: dict[str, Any]) -> list[str]:
+    """Why groups of the user's own could not measure the text."""
+    columns = [group.failed for group in dataset.manifest.measures.values() if group.failed]
+    return [f"  {name}: {stored[name]}" for name in columns if stored.get(name)]
 
 
 def _fields(pairs: list[tuple[str, str]]) -> list[str]:
@@ -90,9 +95,8 @@ def _fields(pairs: list[tuple[str, str]]) -> list[str]:
 
 def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Where it was read and what it is."""
-    inside = f", {row['offset']:,} decoded bytes in" if row["offset"] else ""
     pairs = [("document", row["doc_id"].hex()), ("record", row["record_id"] or "")]
-    pairs += [("read from", f"{row['source']}: {row['input']} at {row['position']:,}{inside}")]
+    pairs += [("read from", f"{row['source']}: {_place_in_file(row)}")]
     if stored is not None:
         date = _date(stored["date"]) if stored["date"] is not None else ""
         status = f"status {stored['status']}" if stored["status"] is not None else ""
@@ -103,6 +107,15 @@ def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[
         pairs += [("text", f"{words}{bits(row['num_bytes'])}, language {row['language'] or 'unknown'}")]
         pairs += [("edits", _edits(row, stored))]
     return pairs
+
+
+def _place_in_file(row: dict[str, Any]) -> str:
+    """A file of the crawl and where in it a record lies."""
+    if str(row["input"]).lower().endswith((".parquet", ".pq", ".arrow", ".feather")):
+        return f"{row['input']}, row {row['position']:,}"
+    if not row["offset"]:
+        return f"{row['input']}, from byte {row['position']:,}"
+    return f"{row['input']}, {row['offset']:,} bytes into what is unpacked from byte {row['position']:,} on"
 
 
 def _date(millis: int) -> str:
@@ -129,7 +142,7 @@ def _verdict(dataset: Dataset, row: dict[str, Any]) -> list[str]:
     else:
         lines = ["", f"  DROPPED in {row['stage']} by {row['rule']}{_measured(row)}"]
         lines += [f"  {meaning(row['rule'])}"] if meaning(row["rule"]) else []
-    for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest twin")):
+    for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest duplicate")):
         if row[name] is not None and not (name == "twin" and row["twin"] == row["duplicate_of"]):
             lines.append(f"  {title} {_called(dataset, row[name])}")
     if row["cluster"] is not None and (row["cluster_size"] or 0) > 1:
@@ -195,7 +208,7 @@ def _text(text: str) -> list[str]:
     for line in text.splitlines():
         lines += textwrap.wrap(line, TEXT_WIDTH) or [""]
         if len(lines) > TEXT_LINES:
-            return [f"  | {line}" for line in lines[:TEXT_LINES]] + ["  | ..."]
+            return [f"  | {line}" for line in lines[:TEXT_LINES]] + ["  | ...  (--text prints all of it)"]
     return [f"  | {line}" for line in lines]
 
 

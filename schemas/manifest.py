@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 HINT = "manifest.json"
+NO_DATASET = (
+    "no dataset there (it has no manifest/g1.json): check the path, or make one with "
+    "`gristmill run RECIPE --output PATH`"
+)
 COPY = "copy it again from where it is whole"
 ELSEWHERE = ", or run with another --output (and --work, to read no crawl again)"
 CURE = COPY + ELSEWHERE
@@ -147,13 +151,13 @@ def read_manifest(dataset: str, generation: int | None = None) -> Manifest:
     """The manifest of a generation, by default the newest. Raises DatasetError where there is none."""
     number = newest_generation(dataset) if generation is None else generation
     if number < 1:
-        raise DatasetError(f"{dataset}: no dataset there (manifest/g1.json is missing)")
+        raise DatasetError(f"{dataset}: {NO_DATASET}")
     try:
         data = storage.read(_place(dataset, number))
     except FileNotFoundError:
         newest = newest_generation(dataset)
-        there = f"no generation {number}; the newest is {newest}" if newest else "no dataset there"
-        raise DatasetError(f"{dataset}: {there} (manifest/g{number}.json is missing)") from None
+        there = f"there is no generation {number}; the newest is {newest}" if newest else NO_DATASET
+        raise DatasetError(f"{dataset}: {there}") from None
     return _parse(data, _place(dataset, number))
 
 

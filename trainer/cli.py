@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from schemas.config_model import ConfigError
 from schemas.manifest import DatasetError
 from schemas.storage import StorageError
+from trainer.distributed.launch import adopt_slurm, is_reporting
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ConfigError, DatasetError, StorageError, FileNotFoundError, ValueError) as error:
-        if os.environ.get("RANK", "0") == "0" or getattr(error, "reported_by_every_rank", False):
+        if is_reporting() or getattr(error, "reported_by_every_rank", False):
             print(f"trainer: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
 
@@ -147,6 +148,7 @@ def _train_options(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    adopt_slurm()
     config = _config(options)
     from trainer.train import train
 

@@ -2,7 +2,7 @@
 
     python deploy/flink/worker_pool.py --port 50000
 
-Flink ends its Python workers whenever no stage of a job runs on a TaskManager, and asks for new ones at the next; a
+Flink ends its Python workers whenever no stage of a job runs on a TaskManager, and requests new ones at the next; a
 new interpreter spends seconds on imports each time, a fork some hundredths. What else this pool does otherwise than
 Beam's `worker_pool_main`:
 
@@ -177,7 +177,7 @@ def _work(worker: Worker) -> None:
     try:
         SdkHarness(worker.control, worker_id=worker.id).run()
     except (grpc.FutureTimeoutError, grpc.RpcError) as error:
-        # The TaskManager is gone, or has let this job go; Flink tells the user why, where it matters.
+        # The TaskManager is gone, or has let this job go; Flink reports why to the user, where it matters.
         print(f"worker {worker.id}: {worker.control} has gone ({type(error).__name__})", file=sys.stderr)
 
 

@@ -139,9 +139,12 @@ def _match(name: str, source: Source, pattern: str, listed: dict[str, list[Stat]
                 f"source {name}: all of the {plural(num_side_files, 'file')} that {pattern!r} matches below {folder} "
                 "are side files by their names (checksums, descriptions): name a file itself to have it read"
             )
+        deeper = glob_pattern(f"**/{pattern}").fullmatch
+        num_deeper = sum(1 for file in listed[folder] if deeper(printable(_name_below(base, file.uri))))
+        found_below = f"'**/{pattern}' matches {num_deeper:,} of them" if num_deeper else "check root and inputs"
         raise ValueError(
-            f"source {name}: {pattern!r} matches none of the {plural(len(listed[folder]), 'file')} below {folder}: "
-            "check root and inputs (* stays within a folder, ** does not)"
+            f"source {name}: {pattern!r} matches no file: {plural(len(listed[folder]), 'file')} below {folder}; "
+            f"{found_below} (* stays within a folder, ** looks into all below)"
         )
     return found
 

@@ -13,8 +13,12 @@ import yaml
 
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError
+from pipeline.job import Decided, Job, Measured
+from pipeline.measure.registry import asset_digests, load_registry
+from pipeline.pack.encode import stage_version
 from pipeline.pack.files import write_once
 from pipeline.pack.groups import Plan
+from pipeline.pack.ledger import LEDGER_VERSION
 from schemas import storage
 from schemas.arrow import FILES, INPUTS
 from schemas.dataset import Dataset
@@ -41,21 +45,21 @@ Pieces = Iterable[tuple[str, PieceReceipt]]  # with their source
 def make_generation(
     plan: Plan,
     receipts: Sequence[dict[str, Any]],
-    recipe: Recipe,
-    pieces: Pieces,
+    job: Job,
+    measured: Measured,
+    decided: Decided,
     previous: Dataset | None,
-    code: Mapping[str, str],
-    assets: Mapping[str, str],
-    decision: str,
 ) -> Manifest:
     """Write the generation's tables and say what it is; nothing is committed yet.
 
     `receipts` are what the pipeline left. Raises ConservationError when records read are not kept plus dropped.
     """
+    recipe, assets = job.recipe, asset_digests(job.recipe)
+    code = {**job.code(), "pack": stage_version(), "ledger": LEDGER_VERSION}
     by_group = {receipt["group"]: receipt for receipt in receipts if "group" in receipt}
     assert sorted(by_group) == sorted(group.ledger for group in plan.groups), "a group has no ledger"
     groups = _groups(plan, by_group, previous)
-    inputs = _inputs(pieces, previous)
+    inputs = _inputs(measured.pieces(), previous)
     _check_conservation(groups, inputs)
     files = _files(plan, receipts, by_group, recipe, previous)
     shards_file = FileRef(**next(iter(by_group.values()))["table"])
@@ -66,7 +70,7 @@ def make_generation(
     )
     with pa.ipc.open_file(pa.BufferReader(storage.read(storage.join(plan.dataset, shards_file.path)))) as reader:
         shards = reader.read_all()
-    tokenizer = Tokenizer.model_validate(plan.tokenizer)
+    tokenizer, registry = Tokenizer.model_validate(plan.tokenizer), load_registry(recipe)
     in_use = [row["sha256"] for row in shards.select(["sha256", "retired_in"]).to_pylist() if row["retired_in"] is None]
     content = [inputs[name].to_pylist() for name in ("source", "name", "start", "end", "sha256")]
     before = previous.manifest.digests.generation if previous else None
@@ -92,9 +96,11 @@ def make_generation(
         parts=_parts(plan, previous),
         groups=groups,
         funnel=_funnel(groups),
-        assets=dict(assets),
-        decision=decision,
-        code=dict(code),
+        assets=assets,
+        decision=decided.decision,
+        measures=registry.measures(),
+        rules=[rule.decided() for rule in registry.resolve_rules(recipe.rules)],
+        code=code,
         platform={
             "machine": platform.machine(),
             "system": platform.system(),
@@ -152,6 +158,7 @@ def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Datase
             kept=receipt["records_read"] - sum(dropped.values()),
             dropped=dropped,
             splits={split: SplitCount(**count) for split, count in receipt["splits"].items()},
+            unknown_tokens=receipt["unknown_tokens"],
         )
     return [groups[ledger] for ledger in range(len(groups))]
 
@@ -177,6 +184,7 @@ def _sum(groups: Sequence[Group]) -> SourceFunnel:
         kept=sum(group.kept for group in groups),
         dropped=dict(sorted(dropped.items())),
         splits={split: SplitCount(**count) for split, count in sorted(splits.items())},
+        unknown_tokens=sum(group.unknown_tokens for group in groups),
     )
 
 

@@ -7,11 +7,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.ingest.receipts import PartRef
+from pipeline.ingest.receipts import ColumnsFile, PartRef
 from schemas import storage
 from schemas.dataset import Dataset
 from schemas.generation import Tokenizer
@@ -46,6 +46,17 @@ class PackPart:
     sha256: str
     name: str  # input name and start of its first piece
     start: int
+    files: tuple[ColumnsFile, ...] = ()  # of measure columns
+    measures: dict[str, str] = field(default_factory=dict)  # signal group: key of its columns
+
+    @property
+    def content(self) -> str:
+        """What its final texts and their tags are known by."""
+        return self.content_with("edits", "language")
+
+    def content_with(self, *groups: str) -> str:
+        """What the part with the columns of these signal groups is known by."""
+        return " ".join([self.sha256, *(self.measures.get(name, "") for name in groups)]).rstrip()
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ def pack_parts(
     return [
         PackPart(
             part.number, part.source, part.uri, verdict_uri(part), sha256.get(part.number, ""), part.rows,
-            part.text_bytes, part.sha256, part.name, part.start,
+            part.text_bytes, part.sha256, part.name, part.start, part.files, dict(part.groups),
         )
         for part in sorted(parts, key=lambda part: part.number)
     ]  # fmt: skip
@@ -220,10 +231,15 @@ def save_plan(plan: Plan) -> str:
     return uri
 
 
+def _pack_part(fields: dict[str, Any]) -> PackPart:
+    files = tuple(ColumnsFile(file["uri"], file["sha256"], tuple(file["columns"])) for file in fields["files"])
+    return PackPart(**{**fields, "files": files})
+
+
 def load_plan(uri: str) -> Plan:
     """The plan that the driver wrote."""
     data = json.loads(storage.read(uri))
-    data["parts"] = {part["number"]: PackPart(**part) for part in data["parts"]}
+    data["parts"] = {part["number"]: _pack_part(part) for part in data["parts"]}
     data["groups"] = tuple(PackGroup(**{**group, "parts": tuple(group["parts"])}) for group in data["groups"])
     data["old_index"] = tuple(data["old_index"])
     return Plan(**data)

@@ -3,12 +3,12 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.pack.documents import fixed_rows
-from pipeline.pack.files import read_columns
 from pipeline.pack.groups import PackGroup, Plan
 from schemas import storage
 from schemas.dataset import Dataset, DatasetError, read_shard
@@ -30,7 +30,8 @@ class OldShards:
         self._by_group: dict[str, dict[str, str]] = {}
         if plan.shards_table is None:
             return
-        table = read_columns(storage.join(plan.dataset, plan.shards_table), ["path", "sha256", "source", "retired_in"])
+        with pa.ipc.open_file(pa.py_buffer(read_named(plan.dataset, plan.shards_table))) as reader:
+            table = reader.read_all().select(["path", "sha256", "source", "retired_in"])
         self._paths = table["path"].to_pylist()
         self._sha256 = dict(zip(self._paths, table["sha256"].to_pylist(), strict=True))
         in_use = table.filter(pc.is_null(table["retired_in"])).to_pylist()

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from pipeline.report.checks import rule_yields
+from pipeline.report.checks import rule_yields, rules_of
 from pipeline.report.find import find_clusters, sample_of
 from pipeline.report.funnel import STAGES
 from pipeline.report.labels import meaning
@@ -27,7 +27,7 @@ def write_report(dataset: str, work: str | None = None, generation: int | None =
     """Write the report of a generation, by default the newest, to `to` or DATASET/report.html; returns where.
 
     Without the work folder (default: DATASET/work) the report holds no texts and not what each rule
-    would drop alone, and says so.
+    would drop alone, and states so.
     """
     opened = open_dataset(dataset, generation)
     page = render(gather_facts(opened, open_parts(opened, work)))
@@ -59,8 +59,8 @@ def _add_documents(facts: Facts, dataset: Dataset, parts: Parts, counted: Tally)
     chosen = [place for entry in counted.samples.values() for place in entry.places()]
     rows = dataset.rows([*chosen, *(place for places in clusters.values() for place in places)])
     near = [rows[place] for fate, entry in counted.samples.items() if fate[0] == "near" for place in entry.places()]
-    twins = dataset.places_of_ids({row["twin"] for row in near if row["twin"] is not None})
-    rows |= dataset.rows(twins.values())
+    nearest = dataset.places_of_ids({row["twin"] for row in near if row["twin"] is not None})
+    rows |= dataset.rows(nearest.values())
     texts = final_texts(dataset, parts, rows)
 
     def sample(place: Place, length: int | None = SHOWN_CHARS) -> Sample:
@@ -80,17 +80,16 @@ def _add_documents(facts: Facts, dataset: Dataset, parts: Parts, counted: Tally)
         facts.clusters.append(Cluster(size, sample(kept[0]) if kept else None, others))
     for fate, entry in counted.samples.items():
         if fate[0] == "near":
-            pairs = [(place, twins.get(rows[place]["twin"])) for place in entry.places()]
+            pairs = [(place, nearest.get(rows[place]["twin"])) for place in entry.places()]
             facts.pairs += [Pair(sample(one, None), sample(other, None)) for one, other in pairs if other is not None]
-    damaged = [(fate, entry) for fate, entry in counted.samples.items() if fate[1] == "read.damaged"]
-    facts.damage = [(sample(place), str(fate[1])) for fate, entry in damaged for place in entry.places()]
-    facts.damaged = sum(number for fate, number in counted.drops.items() if fate[1] == "read.damaged")
+    corrupt = [(fate, entry) for fate, entry in counted.samples.items() if fate[1] == "read.damaged"]
+    facts.damage = [(sample(place), str(fate[1])) for fate, entry in corrupt for place in entry.places()]
+    facts.corrupt = sum(number for fate, number in counted.drops.items() if fate[1] == "read.damaged")
 
 
 def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
     """Every reason in the order of testing: reading, extraction, the recipe's rules, duplicates, the rest."""
-    recipe = dataset.recipe()
-    yields = rule_yields(recipe, parts) if recipe and not parts.missing else {}
+    yields = rule_yields(rules_of(dataset.manifest), parts) if not parts.missing else {}
     fates = set(counted.drops) | {("rules", rule) for rule in yields}
     order = {rule: place for place, rule in enumerate(yields)}
     stages = list(STAGES)
@@ -104,9 +103,9 @@ def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
         drop = Drop(str(stage), str(rule), counted.drops[stage, rule], counted.thresholds.get((stage, rule)))
         if stage == "rules" and rule in yields:
             found = yields[rule]
-            drop.alone, drop.only, drop.says = found.alone, found.only, found.says
+            drop.alone, drop.only, drop.label = found.alone, found.only, found.label
         else:
-            drop.says = meaning(drop.rule)
+            drop.label = meaning(drop.rule)
         drops.append(drop)
     return drops
 
@@ -125,7 +124,7 @@ def _tokens(dataset: Dataset) -> list[Tokens]:
 
 
 def _add_inputs(facts: Facts, dataset: Dataset, counted: Tally) -> None:
-    """The input files; the pieces of one are added up."""
+    """The input files; the input splits of one are added up."""
     files: dict[tuple[str, str], Input] = {}
     for row in dataset.input_table.to_pylist():
         records = Counter(json.loads(row["records"]))

@@ -11,8 +11,8 @@ __all__ = ["import_beam", "quiet_beam", "quiet_worker"]
 
 # These repeat, with a page of context each, what the exception of a failed job says anyway.
 ECHOES = ("apache_beam.runners", "apache_beam.utils.subprocess_server", "grpc._server")
-# Dataflow tells here where its job can be watched.
-HEARD = "apache_beam.runners.dataflow"
+# Dataflow logs here where its job can be watched.
+SHOWN = "apache_beam.runners.dataflow"
 # What Beam imports where it is there, and does without where it is not.
 NOT_NEEDED = ("pandas", "pymongo")
 GOOGLE = ("google.cloud", "google.auth", "google.api_core")
@@ -23,7 +23,7 @@ def quiet_beam() -> None:
     logging.getLogger().addFilter(_is_news)
     for name in ECHOES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger(HEARD).setLevel(logging.INFO)
+    logging.getLogger(SHOWN).setLevel(logging.INFO)
     # It warns that pymongo is not there.
     logging.getLogger("apache_beam.io.mongodbio").setLevel(logging.ERROR)
 

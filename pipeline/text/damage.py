@@ -24,7 +24,7 @@ for _byte in range(0x80, 0xC0):
     FOLLOWING[ord(bytes([_byte]).decode("cp1252", "replace")) if _byte >= 0xA0 else _byte] = True
     if (_point := ord(bytes([_byte]).decode("cp1252", "replace"))) != REPLACEMENT:
         FOLLOWING[_point] = True
-# They stand behind a capital letter in sound texts too: « É » and quotes, dashes, a blank.
+# They stand behind a capital letter in valid texts too: « É » and quotes, dashes, a blank.
 CLOSING = np.array([ord(mark) for mark in "\u00a0»›”’…–—"], np.int32)
 SURE_LEADS = np.array([ord(letter) for letter in "ÃÂÐÑØÙ"], np.int32)  # of 2-byte sequences
 LEADS = np.array([ord(letter) for letter in "ÅÄÎÏ×Ö"], np.int32)

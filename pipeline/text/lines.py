@@ -15,9 +15,8 @@ import numpy as np
 from pipeline.numba_kernels import kernel, njit, types
 from pipeline.text.utf8 import BYTES, INDEXES, LINE_END, SPACE, TABLE, TABLE_TYPE, decode
 
-__all__ = ["LINES_VERSION", "lined_texts", "read_lines"]
+__all__ = ["lined_texts", "read_lines"]
 
-LINES_VERSION = "lines-1"
 
 NEWLINE, RETURN = 0x0A, 0x0D
 NEWLINE_FLAGS = SPACE | LINE_END  # of U+000A in the table

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.numba_kernels import njit
 from pipeline.text.affixes import mark_affixes, packed
 from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
-from pipeline.text.lines import LINES_VERSION, read_lines
+from pipeline.text.lines import read_lines
 from pipeline.text.utf8 import (
     ALONE,
     CUT,
@@ -37,14 +37,11 @@ __all__ = [
     "FULL_STOP",
     "ONLY_PUNCTUATION",
     "STOP_WORD_SHIFT",
-    "TOKENS_VERSION",
     "WORD_TOKEN",
     "collect_tokens",
     "decode_text",
     "mark_tokens",
 ]
-
-TOKENS_VERSION = f"tokens-1/{LINES_VERSION}"
 
 # What a token is.
 WORD_TOKEN = 1 << 0  # not made of symbols alone

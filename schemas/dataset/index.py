@@ -5,7 +5,7 @@ A look-up finds the record batches that may hold its keys by bisection, and read
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -61,35 +61,39 @@ def find_keys(dataset: str, files: Mapping[str, str], kind: str, keys: Iterable[
     for path, inside in by_file.items():
         with open_file(dataset, path) as source, pa.ipc.open_file(source) as reader:
             wanted = pa.array(inside, schema.field(column).type)
-            for batch in _batches_with(reader, column, inside):
+            options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(column)])
+            with pa.ipc.open_file(source, options=options) as keys_alone:
+                numbers = _batches_with(keys_alone, inside)
+            for batch in map(reader.get_batch, numbers):
                 rows = batch.filter(pc.is_in(batch[column], wanted))
                 # Taken, so that nothing of the file stays mapped.
                 found.append(pa.RecordBatch.from_arrays(rows.columns, schema=schema))
     return pa.Table.from_batches(found, schema)
 
 
-def _batches_with(reader: pa.ipc.RecordBatchFileReader, column: str, keys: Iterable[Any]) -> Iterator[pa.RecordBatch]:
-    """The record batches of a sorted file that may hold one of the keys."""
-    count, opened, wanted = reader.num_record_batches, {}, set()
+def _batches_with(reader: pa.ipc.RecordBatchFileReader, keys: Iterable[Any]) -> list[int]:
+    """The record batches of a sorted file that may hold one of the keys; the reader gives the column of keys alone."""
+    bounds: dict[int, tuple[Any, Any]] = {}
+    wanted = set()
 
-    def batch_of(number: int) -> pa.RecordBatch:
-        if number not in opened:
-            opened[number] = reader.get_batch(number)
-        return opened[number]
+    def bounds_of(number: int) -> tuple[Any, Any]:
+        if number not in bounds:
+            column = reader.get_batch(number).column(0)
+            bounds[number] = column[0].as_py(), column[-1].as_py()
+        return bounds[number]
 
     for key in keys:
-        low, high = 0, count
+        low, high = 0, reader.num_record_batches
         while low < high:
             middle = (low + high) // 2
-            if batch_of(middle)[column][-1].as_py() < key:
+            if bounds_of(middle)[1] < key:
                 low = middle + 1
             else:
                 high = middle
-        while low < count and batch_of(low)[column][0].as_py() <= key:
+        while low < reader.num_record_batches and bounds_of(low)[0] <= key:
             wanted.add(low)
             low += 1
-    for number in sorted(wanted):
-        yield batch_of(number)
+    return sorted(wanted)
 
 
 @lru_cache(maxsize=2)  # files of few digits are read for several prefixes, one after the other

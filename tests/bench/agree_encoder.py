@@ -21,7 +21,8 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from pipeline.pack.tokenize.byte_level import PATTERNS
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.train_bpe import describe_tokenizer, load_tokenizer, train_bpe
+from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer, load_tokenizer
+from pipeline.pack.tokenize.train_bpe import train_bpe
 from schemas.recipe import TokenizerOptions
 from tests.bench.read_everything import read_file
 

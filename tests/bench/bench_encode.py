@@ -97,7 +97,7 @@ def ours(folder: Path) -> Callable[[list[str]], Any]:
     import pyarrow as pa
 
     from pipeline.pack.tokenize.encoder import Encoder
-    from pipeline.pack.tokenize.train_bpe import describe_tokenizer
+    from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer
     from schemas.recipe import TokenizerOptions
 
     data = (folder / "tokenizer.json").read_bytes()

@@ -108,7 +108,8 @@ def test_a_list_names_files_below_the_root(crawl: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (["*.zip"], r"source web: '\*\.zip' matches none of the \d files below .*crawl: check root and inputs"),
+        (["*.zip"], r"source web: '\*\.zip' matches no file: \d files below .*crawl; check root and inputs"),
+        (["*.jsonl"], r"'\*\*/\*\.jsonl' matches \d of them"),
         (["x/*.warc"], r"source web: there is no folder /.*crawl/x: check root and inputs"),
         (["a.warc/*"], r"source web: /.*crawl/a\.warc is a file: give its folder as root, and its name in inputs"),
         (["a.warc", "b.warc", "c.warc"], r"source web: no such file: .*crawl/b\.warc, named in inputs"),

@@ -12,7 +12,8 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from pipeline.pack.tokenize import byte_level, encoder
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.train_bpe import describe_tokenizer, load_tokenizer, train_bpe
+from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer, load_tokenizer
+from pipeline.pack.tokenize.train_bpe import train_bpe
 from schemas.recipe import TokenizerOptions
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -158,11 +159,11 @@ def test_what_is_not_recognised_is_left_to_the_library(data):
 
 def test_a_library_that_cuts_other_words_is_left_to_itself():
     # As one whose table of letters is of another Unicode version: U+10D50 to U+10D65 are letters since Unicode 16.
-    assert byte_level.byte_level_like(OURS, load_tokenizer(OURS, "t.json"))
+    assert byte_level.byte_level_like(json.loads(OURS), load_tokenizer(OURS, "t.json"))
     letters = r"[\p{L}&&[^\x{10D50}-\x{10D65}]]"
     older = with_parts(OURS, pre_tokenizer=split_by(GPT2_PATTERN.replace(r"\p{L}", letters)))
     assert library(older, ["the 1234 漢字 \u10d4"]) == library(OURS, ["the 1234 漢字 \u10d4"])
-    assert byte_level.byte_level_like(OURS, load_tokenizer(older, "t.json")) is None
+    assert byte_level.byte_level_like(json.loads(OURS), load_tokenizer(older, "t.json")) is None
 
 
 def test_texts_with_added_words_are_the_librarys_and_stay_in_their_places():

@@ -1,4 +1,4 @@
-"""The pool of workers, asked as a TaskManager asks, by servers that speak Beam's API: no Java."""
+"""The pool of workers, under a TaskManager's requests, from servers that speak Beam's API: no Java."""
 
 import os
 import queue

@@ -1,19 +1,17 @@
 import re
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.measure.measure import MEASURE_VERSION
 from pipeline.measure.minhash.sign import sign
 from pipeline.text.edits import apply_edits, text_buffers
-from pipeline.text.lines import LINES_VERSION, lined_texts
+from pipeline.text.lines import lined_texts
 from pipeline.text.utf8 import TABLE
 from pipeline.text.word_tokenizer import decode_text
 from schemas.recipe import C4Lines, Edits, Minhash
-from tests.measure.measuring import CHINESE, RUSSIAN, column, measurer
+from tests.measure.measuring import CHINESE, RUSSIAN, column, measure
 
 ENDS = ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
 BLANKS = ["", " ", "   ", "\t", "\xa0", "\u3000", "\u2009 ", "\x1f"]
@@ -43,7 +41,7 @@ def slowly(text: str) -> str:
 
 def verdict(text: str, edits: Edits) -> dict[str, object]:
     """All that is decided from: every signal, the language, the final text by the law, and its signature."""
-    batch = measurer(edits).measure(column(text), pa.array([None], pa.string()))
+    batch = measure(edits, column(text))
     row = batch.to_pylist()[0]
     final = apply_edits(column(text), batch["edits"])[0].as_py()
     decided = {name: row[name] for name in row if "." in name or name in ("language", "signature")}
@@ -99,7 +97,3 @@ def test_signatures_do_not_depend_on_line_ends():
     other = text.replace("\n", "\u2028 \r\n")
     first, _ = sign(*text_buffers(column(text)), Minhash())
     assert np.array_equal(first, sign(*text_buffers(column(other)), Minhash())[0])
-
-
-def test_the_version_of_the_law_is_part_of_what_is_measured():
-    assert LINES_VERSION in MEASURE_VERSION

@@ -19,9 +19,9 @@ import pytest
 
 from schemas.manifest import DatasetError
 from schemas.storage import StorageError
+from tests.made_dataset import MadeDataset, made
 from tests.servers import ROOT, RangeHandler
 from tests.trainer.cache_rank import digest, stream_of
-from tests.trainer.made_dataset import MadeDataset, made
 from trainer.data.cache import smallest_cache
 from trainer.data.cache_quota import OVERHEAD_BYTES, disk_bytes
 from trainer.data.shard_files import ShardFiles

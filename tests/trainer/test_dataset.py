@@ -8,7 +8,7 @@ import pytest
 
 from schemas.manifest import DatasetError
 from schemas.packing import packed_rows
-from tests.trainer.made_dataset import made, some_documents
+from tests.made_dataset import made, some_documents
 from trainer.data.shard_files import ShardFiles
 from trainer.data.train_split import open_train_split
 from trainer.order.batch_order import Order, Phase

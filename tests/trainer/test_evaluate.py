@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from schemas.dataset import DatasetError, open_dataset
-from tests.trainer.made_dataset import MadeDataset, some_documents
+from tests.made_dataset import MadeDataset, some_documents
 from trainer.config import Parallel
 from trainer.distributed.mesh import World, join_world
 from trainer.distributed.parallelize import parallelize

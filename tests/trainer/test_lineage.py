@@ -7,7 +7,7 @@ import pytest
 
 from schemas.manifest import DatasetError
 from schemas.packing import place_documents
-from tests.trainer.made_dataset import MadeDataset, doc_id, made, some_documents
+from tests.made_dataset import MadeDataset, doc_id, made, some_documents
 from trainer.data.token_stream import one_phase
 from trainer.data.train_split import TrainSplit, open_train_split
 from trainer.lineage.document_steps import documents_of_rows, steps_of_document
@@ -118,7 +118,7 @@ def test_what_was_pruned_or_damaged_is_said_in_one_line(tmp_path: Path) -> None:
     dataset = open_train_split(data.uri)
     order = a_run(dataset, "windows")
     steps = steps_of_document([dataset], order, doc_id("web-0-1").hex(), 40)
-    (ledger,) = (tmp_path / "ledger").iterdir()
+    (ledger,) = (tmp_path / "ledger").glob("*-web-*")
     ledger.write_bytes(b"")
     with pytest.raises(DatasetError, match=rf"{ledger.name} is damaged \(Parquet file size is 0 bytes\): copy it"):
         steps_of_document([dataset], order, "http://web.test/web-0-1", 40)

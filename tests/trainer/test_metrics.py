@@ -162,8 +162,7 @@ def test_speed_is_that_of_training_alone_and_the_wait_its_share() -> None:
     clock.seconds += 6
     with meter.other_work():
         clock.seconds += 12
-    meter.add(1500, flops_per_token=1000)
-    meter.add(500, flops_per_token=1000)
+    meter.add(2000, flops_per_token=1000)
     assert meter.read(10) == {
         "tokens": 2000, "tokens_per_second": 250.0, "mfu": 0.25, "data_wait": 0.25, "seconds_left": 200.0,
     }  # fmt: skip

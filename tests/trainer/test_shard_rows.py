@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.manifest import DatasetError
 from schemas.packing import place_documents
-from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset, made
+from tests.made_dataset import END_OF_TEXT, MadeDataset, made
 from trainer.data.shard_rows import IGNORED, Layout, NarrowBatch, OpenShard, Wide, gather, pieces_of, widen
 
 U16, U32 = np.dtype(np.uint16), np.dtype(np.uint32)

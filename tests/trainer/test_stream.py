@@ -17,8 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from schemas.manifest import DatasetError
+from tests.made_dataset import END_OF_TEXT, MadeDataset, made, some_documents
 from tests.servers import ROOT
-from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset, made, some_documents
 from trainer.data.batch_reader import Job, Reader
 from trainer.data.shard_rows import IGNORED, widen
 from trainer.data.token_stream import TokenBatch, TokenStream

@@ -11,7 +11,7 @@ import trainer.train
 from schemas.config_model import ConfigError
 from schemas.manifest import DatasetError
 from schemas.packing import packed_rows
-from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
+from tests.made_dataset import END_OF_TEXT, MadeDataset
 from tests.trainer.tiny import (
     VOCABULARY,
     config,
@@ -172,7 +172,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
                 here[here != END_OF_TEXT] = np.random.default_rng(row).integers(1, VOCABULARY, (here != 0).sum())
         lengths = np.cumsum([len(document) for document in dataset.shards[number].documents])[:-1]
         documents = [document.tolist() for document in np.split(tokens, lengths)]
-        data = dataset._shard_bytes("clean", "train", documents, dataset.shards[number].names)
+        data = dataset.shard_bytes("clean", "train", documents, dataset.shards[number].names)
         assert dataset.path(number).stat().st_size == len(data)
         dataset.path(number).write_bytes(data)
     return dataset

@@ -85,7 +85,7 @@ def test_code_that_holds_the_interpreter_still_shows_its_stack_and_is_named_sile
     start("interpreter")
     assert "hanging_rank.py" in wait_for(tmp_path / "log-1", "Timeout (0:00:01", "in main")
     said = wait_for(tmp_path / "log-0", "rank 1 is behind: step 2, data", "rank 1 is silent")
-    assert "or C code holds its interpreter; it last told of step 2, data\n" in said
+    assert "or C code holds its interpreter; it last reported step 2, data\n" in said
 
 
 def test_a_stopped_process_is_named_silent(start, tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_an_earlier_step_is_behind_whatever_its_phase() -> None:
 def test_ranks_that_stand_at_one_place_are_not_called_slow() -> None:
     heartbeats = {0: heartbeat(7, "backward", 2), 1: heartbeat(7, "backward", 2)}
     assert who_is_behind(heartbeats, set()) == [
-        "no rank is behind, all 2 stand at step 7, backward: their stacks say what they wait for"
+        "no rank is behind, all 2 stand at step 7, backward: their stacks show what they wait for"
     ]
 
 
-def test_ranks_that_never_told_or_have_ended_are_said_so() -> None:
+def test_ranks_that_never_reported_or_have_ended_are_named() -> None:
     heartbeats = {0: heartbeat(7, "backward", 2), 1: None, 2: heartbeat(6, "end", 4)}
     assert who_is_behind(heartbeats, {1, 2}) == [
-        "rank 1 never told anything: not started, or ended before the first look",
+        "rank 1 never reported anything: not started, or ended before the first look",
         "rank 2 ended, the others wait",
     ]
 

@@ -93,7 +93,7 @@ class UseOfShards:
 
 
 def _windows_from(order: Order, start: int) -> Iterator[Window]:
-    """The windows that batches from `start` on read; none past the run's end, where a worker may be asked to begin."""
+    """The windows that batches from `start` on read; none past the run's end, where a worker may begin."""
     try:
         yield from order.windows_from(start)
     except EndOfRun:
@@ -119,10 +119,10 @@ class Reader:
         self._arrange()
         self._use = UseOfShards(self.order, start)
 
-    def batches(self, start: int, step: int = 1) -> Iterator[ReadBatch]:
-        """Batches start, start + step, ... without the skipped ones, to the run's end."""
+    def batches(self, start: int, step: int = 1, until: int | None = None) -> Iterator[ReadBatch]:
+        """Yield batches start, start + step, ... without the skipped ones, to the run's end or before `until`."""
         skipped, b = set(self.order.skipped), start
-        while True:
+        while until is None or b < until:
             if b not in skipped:
                 try:
                     yield self.read(b)
@@ -185,7 +185,7 @@ class Reader:
             self._arrange()
 
     def _try_shard(self, shard: int, phase: Phase) -> bool:
-        """Open a shard. False, or DatasetError, for a bad one, by what the job says of lost shards."""
+        """Open a shard. False, or DatasetError, for a bad one, as the job treats lost shards."""
         try:
             opened = self._open_shard(shard)
             if phase.packing == "documents":

@@ -44,7 +44,7 @@ ORPHANED_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Session:
-    """What the fetcher's lock file says."""
+    """The content of the fetcher's lock file."""
 
     name: str
     run: str  # `run_key`
@@ -86,7 +86,7 @@ class Cache:
             return None
 
     def enter(self, order: Order, start: int, stopped: Callable[[], bool]) -> "CacheReader":
-        """Become a reader from batch `start` on, until `stopped` says so."""
+        """Become a reader from batch `start` on, until `stopped` returns true."""
         return CacheReader(self, order, start, stopped)
 
 

@@ -34,7 +34,8 @@ class Prefetcher:
         self._fetcher = Fetcher(job.provider, job, start) if job.provider is not None else None
         if self._fetcher is not None:
             self._fetcher.start()
-        self._workers = [Worker(job, start + w, workers) for w in range(workers)]
+        self._handover = start + workers  # the workers' first batch: they take a second or two to start
+        self._workers = [Worker(job, self._handover + w, workers) for w in range(workers)]
         self._thread = threading.Thread(target=self._run, name="token-stream", daemon=True)
         self._thread.start()
         # A thread that is still at work when the interpreter ends may bring down the process with it.
@@ -75,18 +76,22 @@ class Prefetcher:
         finally:
             batches.close()
 
-    def _read_here(self) -> Generator[ReadBatch, None, None]:
+    def _read_here(self, until: int | None = None) -> Generator[ReadBatch, None, None]:
         reader = Reader(self._job, self._start, self._stopping.is_set)
         try:
-            yield from reader.batches(self._start)
+            yield from reader.batches(self._start, until=until)
         finally:
             reader.close()
 
     def _from_workers(self) -> Generator[ReadBatch, None, None]:
-        """Batches in order. This process counts as a reader of the cache too: for workers that have yet to start."""
-        order, b = self._job.order(), self._start
+        """Yield batches in order: while the workers start, this process reads the first ones itself.
+
+        It counts as a reader of the cache all the time, for workers that have yet to start.
+        """
+        order, b = self._job.order(), self._handover
         provider = self._job.provider and self._job.provider.enter(order, b, self._stopping.is_set)
         try:
+            yield from self._read_here(until=b)
             while True:
                 if order.step_of_batch(b) is not None:
                     found = self._receive(b)

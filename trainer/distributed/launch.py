@@ -22,7 +22,7 @@ def is_reporting(environ: Mapping[str, str] = os.environ) -> bool:
 def adopt_slurm(environ: MutableMapping[str, str] = os.environ) -> None:
     """Take rank and address of a task that `srun` started without torchrun; leave every other process as it is.
 
-    Raises ValueError for variables of Slurm that say no address.
+    Raises ValueError for variables of Slurm without an address.
     """
     if not is_launched(environ) and int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         environ.update({name: environ.get(name, value) for name, value in slurm_variables(environ).items()})

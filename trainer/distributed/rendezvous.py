@@ -1,9 +1,9 @@
 """The store through which the processes of a run find each other, a new one for every start.
 
 torchrun keeps one store over all its restarts, and gloo finds the addresses of the killed processes in it
-(pytorch#135712): the first restart dies, the next one waits. Restart counts do not tell starts apart either, because
-each agent counts its own. Here rank 0 opens a store of its own, and torchrun's store only says where. A rank that
-reads the address of a start before finds nobody there, or a store with another mark, and reads again.
+(pytorch#135712): the first restart dies, the next one waits. Restart counts do not distinguish starts either, because
+each agent counts its own. Here rank 0 opens a store of its own, and leaves its address on torchrun's. A rank that reads
+the address of an earlier start finds nobody there, or a store with another mark, and reads again.
 """
 
 import json

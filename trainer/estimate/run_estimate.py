@@ -1,6 +1,6 @@
 """What a run will take, before a step of it is run: compute, memory of a device, time, energy, data.
 
-Estimates are sums of what is known to be held; what is not counted is said. FLOPs and parameters are exact.
+Estimates are sums of what is known to be held; what is not counted is named. FLOPs and parameters are exact.
 """
 
 from collections.abc import Mapping

@@ -68,12 +68,14 @@ def evaluate(
     windows: Windows,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> dict[str, Score]:
-    """The score of each text, by name; all ranks must call, and all get the result. Calls `heartbeat` at every batch.
+    """Return the score of each text, by name; all ranks must call. Calls `heartbeat` at every batch.
 
     Batches are dealt out in turn, and their sums added up in one fixed order in fp64: the number of ranks has no part
     in the result. Every rank makes equally many forward passes (on padding, if need be), because
     those of a sharded model are collective. Shapes are the same in all of them.
     """
+    if not texts:
+        return {}
     num_batches = [-(-text.num_tokens // (windows.sequence_length * windows.batch)) for text in texts]
     nats = torch.zeros(sum(num_batches), 2, dtype=torch.float64)  # a batch's: all, special tokens left out
     batches = islice(_batches(texts, windows), world.rank, None, world.size)

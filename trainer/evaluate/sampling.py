@@ -98,14 +98,14 @@ def generate(
     longest = model.config.max_positions - sampling.max_tokens
     if longest < 1:
         raise ValueError(
-            f"{sampling.max_tokens} new tokens are asked for, and the model has max_positions="
-            f"{model.config.max_positions}: ask for fewer"
+            f"{sampling.max_tokens} new tokens are requested, and the model has max_positions="
+            f"{model.config.max_positions}: request fewer"
         )
     for number, prompt in enumerate(prompts):
         if not 1 <= len(prompt) <= longest:
             raise ValueError(
                 f"prompt {number} has {len(prompt)} tokens, expected 1 to {longest}: the model has "
-                f"max_positions={model.config.max_positions}, and {sampling.max_tokens} new ones are asked for"
+                f"max_positions={model.config.max_positions}, and {sampling.max_tokens} new ones are requested"
             )
     found = []
     with inference(model), torch.compiler.set_stance("force_eager"):

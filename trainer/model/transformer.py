@@ -37,7 +37,7 @@ class ModelConfig:
     head_dim: int = 0  # 0: dim / heads
     ffn_dim: int = 0  # 0: 8/3 dim, up to the next multiple of 256
     rope_theta: float = 10_000.0
-    rope_scaling: Mapping[str, Any] | None = None  # Hugging Face's keys, `rope.inverse_frequencies`
+    rope_scaling: Mapping[str, Any] | None = None  # Hugging Face's keys, `rotary.inverse_frequencies`
     norm_eps: float = 1e-5
     qk_norm: bool = False
     tied: bool = False  # one matrix for embedding and head

@@ -54,6 +54,7 @@ class RunLogger:
     def __init__(self, run: Resolved, world: World) -> None:
         self._run, self._world = run, world
         self._sinks: list[Sink] = []
+        self._without_validation = False  # reported once
 
     def close(self) -> None:
         """Close the sinks and write the report."""
@@ -162,6 +163,9 @@ class RunLogger:
         }
         if sets:
             self.event("eval", state.step, sets=sets)
+        elif not self._without_validation:
+            self._without_validation = True
+            self.line("  no validation: the dataset has no validation documents, and evaluate.files names none")
         for name, score in scores.items():
             self.line(f"  validation {name}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits a byte")
         for prompt, text in samples:

@@ -30,7 +30,7 @@ __all__ = ["PHASES", "Heartbeat", "Watchdog", "connect_store", "shutdown_warning
 PHASES = ("start", "data", "forward", "backward", "optimizer", "checkpoint", "evaluate", "end")
 SILENT = 2.5  # looks without a sign of a rank's thread
 MANY = 8  # ranks that are named one by one
-PATIENCE = {"checkpoint": 10}  # times as long: nothing tells a slow store from one that hangs
+PATIENCE = {"checkpoint": 10}  # times as long: a slow store looks like one that hangs
 
 
 class Store(Protocol):

@@ -1,6 +1,6 @@
 """A window of shards: which row of which shard each sample reads, and what a re-window leaves of it.
 
-Contracts, section 7, "Order within a source" and "Phases". K = shards of a window, B = samples asked for; a shard's id
+Contracts, section 7, "Order within a source" and "Phases". K = shards of a window, B = samples requested; a shard's id
 is its row in the run's table.
 """
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from resiliparse.extract.html2text import extract_plain_text
-
+from pipeline.ingest.extract.blocks import compose
 from pipeline.ingest.extract.charset import CHARSET_VERSION, decode_page
+from pipeline.ingest.extract.main_content import main_blocks
 from pipeline.ingest.extract.sandbox import Answer, Limits, PageChild
+from pipeline.ingest.extract.walk import read_page
 
 if TYPE_CHECKING:
     from pipeline.ingest.records import Record
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["EMPTY", "Extracted", "Extractor", "extract_page", "extract_version", "storable"]
 
-EXTRACT_VERSION = 1  # raise when a text may come out otherwise for a reason of ours
+EXTRACT_VERSION = 2  # raise when a text may come out otherwise for a reason of ours
 EMPTY = "extract.empty"
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
-_LIBRARIES = {"resiliparse": ("resiliparse",), "trafilatura": ("resiliparse", "trafilatura", "lxml", "justext")}
+# The libraries that each method runs; resiliparse finds encodings for all of them.
+_LIBRARIES = {
+    "gristmill": ("resiliparse",),
+    "resiliparse": ("resiliparse",),
+    "trafilatura": ("resiliparse", "trafilatura", "lxml", "justext"),
+}
 
 
 def extract_version(method: str) -> str:
@@ -33,7 +39,7 @@ def extract_version(method: str) -> str:
 
     Raises ValueError when the method's library is not installed.
     """
-    if importlib.util.find_spec(method) is None:
+    if any(importlib.util.find_spec(library) is None for library in _LIBRARIES[method]):
         raise ValueError(f"extract.method: {method} is not installed: pip install 'gristmill[{method}]'")
     libraries = [f"{name} {version(name)}" for name in _LIBRARIES[method]]
     return ", ".join([f"extract {EXTRACT_VERSION}", f"charset {CHARSET_VERSION}", *libraries])
@@ -126,14 +132,22 @@ def extract_page(body: bytes, charset: str | None, method: str, main_content: bo
 
 
 def extract_html(html: str, method: str, main_content: bool) -> str:
-    """The text of a page's HTML, without captions, comments and what is said about the page (author, date).
+    """The text of a page's HTML, without figures' captions, comments and what is said about the page (author, date).
 
-    Word-bag F1 over 90 news pages with gold text, and over 80 of Readability's test pages: resiliparse's defaults
-    0.908 and 0.911; as here 0.939 and 0.924, some 15 times faster than trafilatura; that without comments 0.966 and
-    0.948. `tests/bench/bench_extract.py` makes these figures.
+    Whether all of the text is asked for or the main content, `gristmill` gives the same lines, or fewer; the main
+    content of the other two holds lines that the page does not have: resiliparse 2.0.1 leaves out pieces of text of
+    one character. `tests/bench/bench_extract.py` measures all three.
     """
-    if method == "trafilatura":
-        return _by_trafilatura(html, main_content)
+    if method == "gristmill":
+        page = read_page(html)
+        return compose(page.blocks, main_blocks(page) if main_content else range(len(page.blocks)))
+    return _by_trafilatura(html, main_content) if method == "trafilatura" else _by_resiliparse(html, main_content)
+
+
+def _by_resiliparse(html: str, main_content: bool) -> str:
+    # Imported here, as trafilatura is: only the child of a recipe that asks for it needs it.
+    from resiliparse.extract.html2text import extract_plain_text
+
     try:
         return extract_plain_text(
             html, main_content=main_content, alt_texts=True, comments=False, post_meta=False, skip_elements=_NOT_TEXT
@@ -151,7 +165,7 @@ _NOT_TEXT = ("img", "area", "svg", "object", "video", "audio", "figcaption")
 
 
 def _by_trafilatura(html: str, main_content: bool) -> str:
-    # Imported here: only the child of a recipe that asks for it needs it, and it takes half a second.
+    # Imported here: it takes half a second.
     import trafilatura
 
     if main_content:

@@ -15,9 +15,7 @@ from pipeline.numba_kernels import kernel, njit, types
 from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.text.utf8 import ALONE, BYTES, INDEXES, JOINER, TABLE, TABLE_TYPE, WORD, decode
 
-__all__ = ["WORDS_VERSION", "fill_words", "word_hashes", "words"]
-
-WORDS_VERSION = "1"
+__all__ = ["fill_words", "word_hashes", "words"]
 
 
 @njit(nogil=True)

@@ -14,6 +14,8 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from pipeline.pack.tokenize.tokenizer_file import byte_letters
+
 __all__ = ["PATTERNS", "ByteLevel", "byte_level_like", "probe_text"]
 
 # GPT-2 (Radford et al. 2019; `ByteLevel` of the tokenizers library).
@@ -42,13 +44,12 @@ class ByteLevel:
         return np.frombuffer(ids, "<u4"), np.frombuffer(offsets, "<u8").astype(np.int64)
 
 
-def byte_level_like(data: bytes, library: tokenizers.Tokenizer) -> ByteLevel | None:
-    """The tokenizer for fastokens, if it is of a known shape and gives a probe the ids that the library gives it.
+def byte_level_like(spec: dict[str, Any], library: tokenizers.Tokenizer) -> ByteLevel | None:
+    """A tokenizer.json for fastokens, if it is of a known shape and gives a probe the ids that the library gives it.
 
     Letters and numbers are those of a Unicode version, and the library's may be another than that of fastokens: then
     the probe comes out in other words.
     """
-    spec = json.loads(data)
     if not _is_known(spec):
         return None
     fast = ByteLevel(spec)
@@ -91,7 +92,7 @@ def _is_known(spec: dict[str, Any]) -> bool:
     if any(model.get(name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")):
         return False
     vocabulary = model["vocab"]
-    if not vocabulary.keys() >= {*_byte_letters()} or len({*vocabulary.values()}) < len(vocabulary):
+    if not vocabulary.keys() >= {*byte_letters()} or len({*vocabulary.values()}) < len(vocabulary):
         return False
     return _has_known_pattern(spec.get("pre_tokenizer") or {})
 
@@ -108,10 +109,3 @@ def _has_known_pattern(pre_tokenizer: dict[str, Any]) -> bool:
     if by_itself or len(splits) > 1 or split.get("type") != "Split":
         return False
     return split["behavior"] == "Isolated" and not split["invert"] and split["pattern"].get("Regex") in PATTERNS
-
-
-def _byte_letters() -> list[str]:
-    """The character that stands for each byte in a vocabulary (GPT-2's `bytes_to_unicode`)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

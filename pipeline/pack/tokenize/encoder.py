@@ -1,5 +1,6 @@
 """Texts to token ids in batches: by fastokens where it is known to agree, else by the tokenizers library."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.pack.tokenize.byte_level import byte_level_like
-from pipeline.pack.tokenize.train_bpe import load_tokenizer
+from pipeline.pack.tokenize.tokenizer_file import load_tokenizer, reserved_ids, text_spec
 from schemas.generation import Tokenizer
 
 __all__ = ["Encoder"]
@@ -20,14 +21,21 @@ Ids = NDArray[np.integer[Any]]
 
 
 class Encoder:
-    """Texts to token ids, end-of-text last: those of `Tokenizer.encode` without special tokens, always."""
+    """Texts to token ids, end-of-text last and begin-of-text, where there is one, first.
+
+    Between them are the ids of `Tokenizer.encode` without special tokens, always: a text that spells a special token is
+    encoded as any other, so that these ids come at the ends of documents only.
+    """
 
     def __init__(self, data: bytes, tokenizer: Tokenizer) -> None:
         # Set here, because the library otherwise turns threads off, with a warning, after a fork.
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        self._library = load_tokenizer(data, tokenizer.path)
-        self._fast = byte_level_like(data, self._library)
-        self._end = tokenizer.end_of_text.id
+        self._end, begin = tokenizer.end_of_text, tokenizer.begin_of_text
+        reserved = [mark.token for mark in (self._end, begin) if mark]
+        self._library = load_tokenizer(data, tokenizer.path, *reserved)
+        self._fast = byte_level_like(text_spec(json.loads(data), *reserved), self._library)
+        self._begin = [begin.id] if begin else []
+        self._reserved = np.array(reserved_ids(tokenizer))
         self.dtype = np.dtype(tokenizer.token_type)
 
     @property
@@ -58,26 +66,32 @@ class Encoder:
 
     def _by_fastokens(self, texts: list[str]) -> list[Ids]:
         assert self._fast is not None
-        return self._ended(*self._fast.encode(texts)) if texts else []
+        return self._marked(*self._fast.encode(texts)) if texts else []
 
     def _by_library(self, texts: list[str]) -> list[Ids]:
         result: list[Ids] = []
         for batch in _batches(texts):
             # One conversion a batch: NumPy's cost of a call is that of some fifty tokens.
             encodings = self._library.encode_batch_fast(batch, add_special_tokens=False)
-            flat = [number for encoding in encodings for number in encoding.ids]
-            offsets = np.cumsum([0, *(len(encoding.ids) for encoding in encodings)])
-            result += self._ended(np.array(flat, np.int64), offsets)
+            # Only a text that holds a stand-in of tokenizer_file.py yields what it stands for.
+            ids = [np.array(encoding.ids, np.int64) for encoding in encodings]
+            ids = [each[~np.isin(each, self._reserved)] for each in ids]
+            result += self._marked(np.concatenate(ids), np.cumsum([0, *map(len, ids)]))
         return result
 
-    def _ended(self, ids: Ids, offsets: NDArray[np.int64]) -> list[Ids]:
-        """Ids of texts laid end to end as arrays of the dataset's type, end-of-text last."""
-        ends = offsets[1:] + np.arange(len(offsets) - 1)
-        result = np.empty(len(ids) + len(ends), self.dtype)
+    def _marked(self, ids: Ids, offsets: NDArray[np.int64]) -> list[Ids]:
+        """Ids of texts laid end to end as arrays of the dataset's type, with what begins and ends documents."""
+        marks = len(self._begin) + 1
+        lasts = offsets[1:] + marks * np.arange(1, len(offsets)) - 1
+        result = np.empty(len(ids) + marks * len(lasts), self.dtype)
         is_text = np.ones(len(result), bool)
-        is_text[ends] = False
-        result[is_text], result[ends] = ids, self._end
-        return np.split(result, ends[:-1] + 1)
+        firsts = np.concatenate([[0], lasts[:-1] + 1])
+        for places, mark in ((firsts, self._begin), (lasts, [self._end.id])):
+            if mark:
+                is_text[places] = False
+                result[places] = mark[0]
+        result[is_text] = ids
+        return np.split(result, firsts[1:])
 
 
 def _holds_any(texts: pa.LargeStringArray, words: Sequence[str]) -> NDArray[np.bool_]:

@@ -1,0 +1,345 @@
+"""One walk over a page's tags, which gives its block-level elements and its blocks.
+
+A list's items have a bullet or their number; the cells of a table's row stand on one line, a tab between two. Left
+out: what the page hides, the fields of forms, readings of ruby, and what stands in place of pictures and films.
+"""
+
+from collections.abc import Callable
+
+from pipeline.ingest.extract.block_writer import BlockWriter
+from pipeline.ingest.extract.blocks import Page, tag_set
+from pipeline.ingest.extract.hidden import NOT_SHOWN, is_hidden, is_numbering
+from pipeline.ingest.extract.mathematics import tex_of_image, tex_of_math, tex_of_script
+from pipeline.ingest.extract.open_elements import BLOCKS, WIDE_GAP, OpenElements
+from pipeline.ingest.extract.tables import Row, join_row
+from pipeline.ingest.extract.tokens import attribute, tokenize
+
+__all__ = ["read_page"]
+
+_PRE = tag_set("pre listing xmp plaintext")
+_LISTS = tag_set("ul ol menu dir")
+_MAX_INDENT = 16  # levels of lists
+_WITH_STATE = _LISTS | _PRE | {"li", "tr", "td", "th"}
+
+
+def read_page(html: str) -> Page:
+    """The block-level elements and the blocks of a page."""
+    walk = _Walk()
+    add_text, parts, actions = walk.text, walk.writer.parts, _ACTIONS
+    for text, raw, raw_attributes, content, name, attributes, inner, less_than in tokenize(html):
+        if text and (parts or not text.isspace()):
+            add_text(text)
+        if name:
+            action, tag = actions.get(name) or _action(name)
+            action(walk, tag, attributes, inner)
+        elif raw:
+            walk.raw(raw.lower(), raw_attributes, content)
+        elif less_than:
+            add_text("<")
+    walk.close()
+    return walk.writer.page
+
+
+class _Walk:
+    """What is open."""
+
+    def __init__(self) -> None:
+        self.writer = BlockWriter()
+        self._open = OpenElements()
+        self._is_hidden = False  # inside an element that is not shown
+        self._counters: list[int | None] = []  # the next number of each open list; None: bullets
+        self._rows: list[Row] = []
+        self._tex: str | None = None  # of the open <math>
+
+    def text(self, text: str) -> None:
+        """Text outside tags."""
+        if not self._is_hidden:
+            self.writer.add(text)
+
+    def raw(self, name: str, attributes: str, content: str) -> None:
+        """An element whose content is no markup."""
+        if self._is_hidden:
+            return
+        if name == "script" and "math/tex" in attributes:
+            if tex := tex_of_script(attributes, content):
+                self.writer.add_formula(tex)
+        elif name == "xmp":
+            self.block(name, attributes, ">" + content.replace("&", "&amp;"))
+
+    def close(self) -> None:
+        """The page's end."""
+        self._open.close()
+        self.writer.end_block()
+
+    # Each of the following is what a tag does: by its name, its attributes, and ">" and the element's text where that
+    # is all it holds, up to its end tag.
+
+    def block(self, name: str, attributes: str, inner: str) -> None:
+        """A block-level element."""
+        self._open.before_block(name)
+        if self._is_hidden:
+            if not inner:
+                self._open.push(name)
+            return
+        if attributes and is_hidden(name, attributes):
+            if not inner:
+                self._hide(name)
+            return
+        writer = self.writer
+        page = writer.page
+        writer.end_block()
+        if name in _WITH_STATE:
+            self._enter(name, attributes)
+        elif name in WIDE_GAP:
+            writer.gap = 2
+        page.parents.append(writer.element)
+        page.tags.append(name)
+        page.attributes.append(attributes)
+        writer.element = len(page.tags) - 1
+        if not inner:
+            self._open.push_with(name, self._end_block)
+            return
+        if len(inner) > 1:
+            writer.add(inner[1:])
+        self._end_block()
+
+    def _end_block(self) -> None:
+        writer = self.writer
+        writer.end_block()
+        page = writer.page
+        name, writer.element = page.tags[writer.element], page.parents[writer.element]
+        if name in _WITH_STATE:
+            self._leave(name)
+        elif name in WIDE_GAP:
+            writer.gap = 2
+
+    def _enter(self, name: str, attributes: str) -> None:
+        """The start of a list, an item, a table's row, a cell, or preformatted text."""
+        writer = self.writer
+        if name == "li":
+            self._start_item(attributes)
+        elif name in _LISTS:
+            if not self._counters:
+                writer.gap = 2
+            self._counters.append((_number(attribute(attributes, "start")) or 1) if name == "ol" else None)
+        elif name == "tr":
+            self._rows.append(Row(len(writer.page.tags)))
+        elif name in _PRE:
+            writer.gap = 2
+            writer.num_pre += 1
+            writer.parts.append("")
+        elif self._rows:
+            self._rows[-1].cells.append(len(writer.page.blocks))
+
+    def _leave(self, name: str) -> None:
+        writer = self.writer
+        if name == "li":
+            writer.bullet = ""
+        elif name in _LISTS:
+            self._counters.pop()
+            if not self._counters:
+                writer.gap = 2
+        elif name == "tr":
+            join_row(self._rows.pop(), writer.page.blocks)
+        elif name in _PRE:
+            writer.gap = 2
+            writer.num_pre -= 1
+            writer.parts.clear()
+
+    def _start_item(self, attributes: str) -> None:
+        """The start of a list's item: a bullet, or the next number."""
+        number = self._counters[-1] if self._counters else None
+        mark = "• "
+        if number is not None:
+            number = _number(attribute(attributes, "value")) or number
+            self._counters[-1] = number + 1
+            mark = f"{number}. "
+        self.writer.bullet = "  " * min(len(self._counters) - 1, _MAX_INDENT) + mark
+
+    def inline(self, name: str, attributes: str, inner: str) -> None:
+        """An element inside a line; its start matters only where its end does."""
+        if self._is_hidden:
+            if not inner and attributes[-1:] != "/":
+                self._open.push(name)
+            return
+        writer = self.writer
+        if attributes:
+            if is_hidden(name, attributes) or ("katex-html" in attributes and writer.is_after_formula()):
+                if not inner:
+                    self._hide(name)
+                return
+            if writer.num_pre and is_numbering(attributes):
+                if not inner:
+                    start = len(writer.parts)
+                    self._open.push_with(name, lambda: self._end_numbering(start))
+                    return
+                if _is_number(inner[1:]):
+                    return
+        if len(inner) > 1:
+            writer.add(inner[1:])
+
+    def end_inline(self, name: str, attributes: str, inner: str) -> None:
+        """The end tag of such an element."""
+        if self._is_hidden or self.writer.num_pre:
+            self._open.end(name)
+
+    def end(self, name: str, attributes: str, inner: str) -> None:
+        """Any other end tag."""
+        if not self._open.end(name) and name == "p" and not self._is_hidden:
+            self.writer.end_block(2)
+
+    def link(self, name: str, attributes: str, inner: str) -> None:
+        """An `<a>`, or a button, which is as little of the text as a link is."""
+        writer = self.writer
+        if name == "a" and (writer.num_links or self._is_hidden):
+            self._open.before(name)
+        if self._is_hidden:
+            if not inner:
+                self._open.push(name)
+        elif is_hidden(name, attributes):
+            if not inner:
+                self._hide(name)
+        elif name == "a" and "href" not in attributes and "href" not in attributes.lower():
+            if len(inner) > 1:
+                writer.add(inner[1:])
+            elif not inner:
+                self._open.push(name)
+        elif inner:
+            writer.add_link(inner[1:])
+        else:
+            writer.num_links += 1
+            self._open.push_with(name, self._end_link)
+
+    def _end_link(self) -> None:
+        self.writer.num_links -= 1
+
+    def unseen(self, name: str, attributes: str, inner: str) -> None:
+        """An element that is never shown."""
+        if name in _READINGS:
+            self._open.before(name)
+        if inner:
+            return
+        if self._is_hidden:
+            self._open.push(name)
+        else:
+            self._hide(name)
+
+    def _hide(self, name: str) -> None:
+        self._is_hidden = True
+        self._open.push_with(name, self._end_hidden)
+
+    def _end_hidden(self) -> None:
+        self._is_hidden = False
+
+    def _end_numbering(self, start: int) -> None:
+        parts = self.writer.parts
+        if _is_number("".join(parts[start:])):
+            del parts[start:]
+
+    def break_line(self, name: str, attributes: str, inner: str) -> None:
+        """A `<br>`."""
+        if not self._is_hidden:
+            self.writer.break_line()
+            self.void(name, attributes, inner)
+
+    def rule(self, name: str, attributes: str, inner: str) -> None:
+        """An `<hr>`."""
+        self._open.before_block(name)
+        if not self._is_hidden:
+            self.writer.end_block(2)
+            self.void(name, attributes, inner)
+
+    def image(self, name: str, attributes: str, inner: str) -> None:
+        """A picture: text only if it shows a formula."""
+        if "alt" in attributes and not self._is_hidden and (tex := tex_of_image(attributes)):
+            self.writer.add_formula(tex)
+        self.void(name, attributes, inner)
+
+    def void(self, name: str, attributes: str, inner: str) -> None:
+        """An element that holds nothing, so that what seems to be in it stands after it."""
+        if len(inner) > 1 and not self._is_hidden:
+            self.writer.add(inner[1:])
+
+    def quote(self, name: str, attributes: str, inner: str) -> None:
+        """The start or end tag of a `<q>`, where browsers set a quotation mark."""
+        if not self._is_hidden:
+            self.writer.add(f'"{inner[1:]}"' if inner else '"')
+
+    def math(self, name: str, attributes: str, inner: str) -> None:
+        """A `<math>`, or an annotation in it."""
+        parts = self.writer.parts
+        start = len(parts)
+        if self._is_hidden:
+            if not inner:
+                self._open.push(name)
+            return
+        if name == "math":
+            self._tex = None
+            self._open.push_with(name, lambda: self._end_math(start, attributes))
+        else:
+            self._open.push_with(name, lambda: self._end_annotation(start, attributes))
+        if inner:
+            self.writer.add(inner[1:])
+            self._open.end(name)
+
+    def _end_math(self, start: int, attributes: str) -> None:
+        parts = self.writer.parts
+        if tex := tex_of_math(attributes, self._tex):
+            del parts[start:]
+            self.writer.add_formula(tex)
+        else:
+            self.writer.mark_formula("".join(parts[start:]))
+
+    def _end_annotation(self, start: int, attributes: str) -> None:
+        parts = self.writer.parts
+        if "tex" in attributes.lower():
+            self._tex = "".join(parts[start:])
+        del parts[start:]
+
+
+def _is_number(text: str) -> bool:
+    text = text.strip()
+    return text.isascii() and text.isdigit()
+
+
+def _number(text: str | None) -> int | None:
+    """The number of a list item as an attribute states it; None for none."""
+    try:
+        return int(text or "")
+    except ValueError:
+        return None
+
+
+_READINGS = tag_set("rt rp option")
+_INLINE = tag_set("span b i em strong small font u sup sub code label time")  # of the unlisted, those that abound
+
+Action = tuple[Callable[[_Walk, str, str, str], None], str]  # what a tag does, and the element's name
+_ACTIONS: dict[str, Action] = {
+    **{name: (_Walk.block, name) for name in BLOCKS - {"hr"}},
+    **{
+        f"/{name}": (_Walk.end, name)
+        for name in BLOCKS | NOT_SHOWN | tag_set("a button math annotation annotation-xml")
+    },
+    **{name: (_Walk.unseen, name) for name in NOT_SHOWN},
+    **{name: (_Walk.math, name) for name in tag_set("math annotation annotation-xml")},
+    **{name: (_Walk.link, name) for name in tag_set("a button")},
+    **dict.fromkeys(tag_set("q /q"), (_Walk.quote, "q")),
+    **dict.fromkeys(tag_set("br /br"), (_Walk.break_line, "br")),
+    **{
+        name: (_Walk.void, name)
+        for name in tag_set("area base basefont bgsound col embed frame input keygen link meta")
+    },
+    **{name: (_Walk.void, name) for name in tag_set("param source track wbr /body /html")},
+    **{name: (_Walk.inline, name) for name in _INLINE},
+    **{f"/{name}": (_Walk.end_inline, name) for name in _INLINE},
+    "hr": (_Walk.rule, "hr"),
+    "img": (_Walk.image, "img"),
+}
+
+
+def _action(name: str) -> Action:
+    """What a tag does whose name is not in the table as it is written."""
+    lower = name.lower()
+    if lower in _ACTIONS:
+        return _ACTIONS[lower]
+    return (_Walk.end_inline, lower[1:]) if lower[0] == "/" else (_Walk.inline, lower)
