@@ -2,7 +2,7 @@
 
 invisible   stored soft hyphens and zero-width characters: the edits of the view raw
 language    raw    fastText's best label and its probability
-urls        -      the host against a block list
+urls        stored the host against a block list
 gopher      raw    Gopher's quality and repetition counts, one compiled pass
 c4_lines    raw    C4's rewriting: the edits of the view c4, and what is counted on the way
 c4          c4     C4's counts                   } one compiled pass
@@ -59,6 +59,7 @@ def built_in_groups() -> tuple[SignalGroup, ...]:
             version=_version("pipeline.measure.urls"),
             signals=urls.SIGNALS,
             setup=urls.setup,
+            view="stored",
             reads=("url",),
             options={"block_list": None},
             assets=("block_list",),

@@ -9,7 +9,7 @@ from pipeline.measure.minhash.sign import sign
 from pipeline.text.edits import apply_edits, text_buffers
 from schemas.arrow import document_schema
 from schemas.recipe import C4Lines, Edits, Minhash
-from tests.measure.measuring import CHINESE, RUSSIAN, column, measure, measured, registry
+from tests.measure.measuring import CHINESE, RUSSIAN, column, final_text, measure, measured, registry
 
 SIGNALS = list(registry().signals)
 EDITS = Edits(c4=C4Lines(end_mark=False), mask=["email", "ip"])
@@ -130,4 +130,4 @@ def test_invisible_characters_are_out_of_counts_and_of_the_final_text_by_default
         assert final_text(shy, edits) == final_text(plain, edits)
     kept = Edits(invisible=False)
     assert final_text(shy, kept) == shy
-    assert measured(shy, kept)["gopher.num_words"] > measured(plain, kept)["gopher.num_words"]
+    assert measured(shy, kept)["gopher.mean_word_length"] > measured(plain, kept)["gopher.mean_word_length"]
