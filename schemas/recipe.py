@@ -110,6 +110,7 @@ class C4Lines(Section):
 class Edits(Section):
     """What is changed in a text; each is a span over the text as extracted."""
 
+    invisible: bool = Field(default=True, description="delete soft hyphens and zero-width characters inside words")
     c4: C4Lines | None = None
     mask: list[Literal["email", "ip"]] = Field(default=[])
 

@@ -35,7 +35,7 @@ KEPT_REGISTRIES = 16
 LABELS = "language"  # the column of labels, which "not in" asks
 # Where a recipe names the files of the groups that come with Gristmill.
 RECIPE_KEYS = {("language", "model"): "measure.language_model", ("urls", "block_list"): "measure.url_block_list"}
-VIEW_COLUMNS = {"c4": "c4_edits", "final": "edits"}  # the edits that make a view of the stored text
+VIEW_COLUMNS = {"raw": "raw_edits", "c4": "c4_edits", "final": "edits"}  # the edits that make a view of the stored text
 
 
 def columns_key(part_sha256: str, identity: str) -> str:

@@ -60,18 +60,18 @@ def _is_blank(data: Any, start: int, at: int, table: Any) -> bool:
 @njit(nogil=True)
 def _is_lined(data: Any, start: int, end: int, table: Any) -> bool:
     """Whether normalizing line ends changes nothing in a text."""
-    for i in range(start, end):
-        byte = data[i]
+    text = data[start:end]
+    for i in range(text.size):
+        byte = text[i]
+        if byte > 0x1E and byte != 0xC2 and byte != 0xE2:
+            continue
         if byte == NEWLINE:
-            if _is_blank(data, start, i, table):
+            # Most lines end with an ASCII character that is no blank.
+            if i > 0 and not 0x20 < text[i - 1] < 0x80 and _is_blank(data, start, start + i, table):
                 return False
-        elif byte < 0x20:
-            if 0x0B <= byte <= 0x0D or 0x1C <= byte <= 0x1E:
-                return False
-        elif byte == 0xC2:
-            if data[i + 1] == 0x85:
-                return False
-        elif byte == 0xE2 and data[i + 1] == 0x80 and 0xA8 <= data[i + 2] <= 0xA9:
+            continue
+        is_end = 0x0B <= byte <= 0x0D or 0x1C <= byte <= 0x1E or (byte == 0xC2 and text[i + 1] == 0x85)
+        if is_end or (byte == 0xE2 and text[i + 1] == 0x80 and 0xA8 <= text[i + 2] <= 0xA9):
             return False
     return not _is_blank(data, start, end, table)
 

@@ -19,7 +19,7 @@ def test_every_published_rule_asks_a_signal_that_there_is():
 def test_every_signal_says_what_it_means():
     groups = registry().groups
     assert [group.name for group in groups] == [
-        *("language", "urls", "gopher", "c4_lines", "c4", "fineweb", "edits", "final", "signature")
+        *("invisible", "language", "urls", "gopher", "c4_lines", "c4", "fineweb", "edits", "final", "signature")
     ]
     meanings = {name: meaning for group in groups for name, meaning in group.group.signals.items()}
     assert len(meanings) == 30

@@ -53,7 +53,7 @@ def _lined(text: str) -> str:
     return data[offsets[0] : offsets[1]].tobytes().decode()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(LINES, st.data(), st.sampled_from(RECIPES))
 def test_a_verdict_does_not_depend_on_line_ends_and_blanks_before_them(
     lines: list[str], data: st.DataObject, edits: Edits
