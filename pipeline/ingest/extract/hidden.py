@@ -23,7 +23,7 @@ _NUMBERING = re.compile(
 
 
 def is_hidden(name: str, attributes: str) -> bool:
-    """Whether an element with attributes is not shown: by its `hidden` or style, or as a formula's second form.
+    """Whether an element is not shown: by its `hidden` or style, or as a formula's second form.
 
     Differs: style sheets are not read, and what a script hides or shows is not known.
     """
@@ -33,8 +33,6 @@ def is_hidden(name: str, attributes: str) -> bool:
             return False
         if _STYLE_HIDES.search(attributes) or _HIDDEN.search(_QUOTED.sub("", attributes)):
             return True
-    if name == "dialog":
-        return "open" not in lower
     return "mathjax" in lower and _MATHJAX.search(attributes) is not None
 
 

@@ -23,7 +23,7 @@ _ENDS = ".!?:;。！？：؟।"
 
 _FURNITURE_TAGS = tag_set("nav aside footer form figcaption legend dialog")
 _FRAMES = frozenset(("html", "body", "main", "article"))
-_TEXT_TAGS = tag_set("p pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
+_TEXT_TAGS = tag_set("p summary pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
 _LISTS = frozenset(("ul", "ol", "dl"))
 _HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
 _LINK_BOXES = tag_set("ul ol div section dl h2 h3 h4 aside figure")

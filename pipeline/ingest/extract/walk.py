@@ -123,7 +123,7 @@ class _Walk:
                 writer.gap = 2
             self._counters.append((_number(attribute(attributes, "start")) or 1) if name == "ol" else None)
         elif name == "tr":
-            self._rows.append(Row(len(writer.page.tags)))
+            self._rows.append(Row(len(writer.page.tags), writer.gap))
         elif name in _PRE:
             writer.gap = 2
             writer.num_pre += 1
@@ -140,7 +140,8 @@ class _Walk:
             if not self._counters:
                 writer.gap = 2
         elif name == "tr":
-            join_row(self._rows.pop(), writer.page.blocks)
+            if join_row(self._rows.pop(), writer.page.blocks):
+                writer.gap = 1
         elif name in _PRE:
             writer.gap = 2
             writer.num_pre -= 1
@@ -224,6 +225,21 @@ class _Walk:
         else:
             self._hide(name)
 
+    def dialog(self, name: str, attributes: str, inner: str) -> None:
+        """A `<dialog>`, shown if it is open."""
+        if "open" in attributes.lower():
+            self.block(name, attributes, inner)
+        else:
+            self._open.before_block(name)
+            self.unseen(name, attributes, inner)
+
+    def ruby(self, name: str, attributes: str, inner: str) -> None:
+        """A `<ruby>`, whose end ends a reading."""
+        if inner:
+            self.text(inner[1:])
+        else:
+            self._open.push(name)
+
     def _hide(self, name: str) -> None:
         self._is_hidden = True
         self._open.push_with(name, self._end_hidden)
@@ -237,10 +253,12 @@ class _Walk:
             del parts[start:]
 
     def break_line(self, name: str, attributes: str, inner: str) -> None:
-        """A `<br>`."""
+        """A `<br>`; `</br>` is another."""
         if not self._is_hidden:
             self.writer.break_line()
-            self.void(name, attributes, inner)
+            if inner:
+                self.writer.add(inner[1:])
+                self.writer.break_line()
 
     def rule(self, name: str, attributes: str, inner: str) -> None:
         """An `<hr>`."""
@@ -315,10 +333,10 @@ _INLINE = tag_set("span b i em strong small font u sup sub code label time")  # 
 
 Action = tuple[Callable[[_Walk, str, str, str], None], str]  # what a tag does, and the element's name
 _ACTIONS: dict[str, Action] = {
-    **{name: (_Walk.block, name) for name in BLOCKS - {"hr"}},
+    **{name: (_Walk.block, name) for name in BLOCKS - {"hr", "dialog"}},
     **{
         f"/{name}": (_Walk.end, name)
-        for name in BLOCKS | NOT_SHOWN | tag_set("a button math annotation annotation-xml")
+        for name in BLOCKS | NOT_SHOWN | tag_set("a button ruby math annotation annotation-xml")
     },
     **{name: (_Walk.unseen, name) for name in NOT_SHOWN},
     **{name: (_Walk.math, name) for name in tag_set("math annotation annotation-xml")},
@@ -332,6 +350,8 @@ _ACTIONS: dict[str, Action] = {
     **{name: (_Walk.void, name) for name in tag_set("param source track wbr /body /html")},
     **{name: (_Walk.inline, name) for name in _INLINE},
     **{f"/{name}": (_Walk.end_inline, name) for name in _INLINE},
+    "dialog": (_Walk.dialog, "dialog"),
+    "ruby": (_Walk.ruby, "ruby"),
     "hr": (_Walk.rule, "hr"),
     "img": (_Walk.image, "img"),
 }
