@@ -74,6 +74,11 @@ def test_lists_are_kept_where_their_neighbours_are() -> None:
         assert re.sub(r"\d\. ", "", main(page)) == f"{PARAGRAPH}\n\n{mark}one\n{mark}two\n\n{PARAGRAPH}"
 
 
+def test_headings_that_link_to_themselves_are_kept() -> None:
+    page = f"<main><p>{PARAGRAPH}<h2><a href='#grain'>Grain</a><a class=headerlink href=#grain>¶</a></h2><p>{PARAGRAPH}"
+    assert main(page) == f"{PARAGRAPH}\n\nGrain¶\n\n{PARAGRAPH}"
+
+
 def test_menus_footers_and_comments_are_left_out() -> None:
     page = (
         "<nav><a href=1>Home</a> <a href=2>News</a></nav><div class='site-menu'><ul><li><a href=3>Shop</a></ul></div>"

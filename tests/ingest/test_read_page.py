@@ -75,7 +75,9 @@ def test_what_a_page_does_not_show_is_left_out(html: str) -> None:
 
 
 def test_what_only_looks_hidden_is_kept() -> None:
-    html = "<p class='hidden none' style='overflow:hidden'>a<p data-x='display:none'>b<dialog open>c</dialog>"
+    html = (
+        "<p class='hidden none' style='overflow:hidden'>a<p style=x data-x='display:none'>b<p><dialog open>c</dialog>"
+    )
     assert text(html) == "a\n\nb\n\nc"
 
 
@@ -97,6 +99,7 @@ def test_ruby_is_kept_without_its_readings() -> None:
          "$x^2 < 3$"),
         ("<script type='math/tex; mode=display'>x\n &amp; y</script>", "$$x &amp; y$$"),
         ("<math alttext=q></math><img class='mwe-math-fallback-image-inline' alt='q'>", "$q$"),
+        ("<mjx-container class='MathJax'><mjx-math></mjx-math><math><mi>a</mi></math></mjx-container>", "a"),
         ("<img class=latex alt='$x$'><img src='/latex.php?x' alt='y'><img alt='A cat'>", "$x$$y$"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ short matter between the paragraphs is struck out. No weights were trained: the 
 import itertools
 
 from pipeline.ingest.extract.blocks import Block, Page, tag_set
-from pipeline.ingest.extract.class_names import FURNITURE, PLACE, kind_of_names, names_of
+from pipeline.ingest.extract.class_names import FURNITURE, PLACE, kind_of, names_of
 
 __all__ = ["main_blocks"]
 
@@ -23,7 +23,7 @@ _ENDS = ".!?:;。！？：؟।"
 
 _FURNITURE_TAGS = tag_set("nav aside footer form figcaption legend dialog")
 _FRAMES = frozenset(("html", "body", "main", "article"))
-_TEXT_TAGS = tag_set("p summary pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
+_TEXT_TAGS = tag_set("p summary caption pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
 _LISTS = frozenset(("ul", "ol", "dl"))
 _HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
 _LINK_BOXES = tag_set("ul ol div section dl h2 h3 h4 aside figure")
@@ -142,7 +142,7 @@ def _furniture(page: Page, scores: list[int]) -> list[bool]:
             if tag in _FURNITURE_TAGS:
                 struck[element] = total <= most
             elif attributes[element]:
-                kind = kind_of_names(names_of(attributes[element]))
+                kind = kind_of(attributes[element])
                 if kind == PLACE and in_flow[parents[element]] > 1:
                     kind = 0
                 struck[element] = total <= most if kind == FURNITURE else kind > 0 and total < some

@@ -17,6 +17,7 @@ from pipeline.ingest.extract.tokens import attribute, tokenize
 __all__ = ["read_page"]
 
 _PRE = tag_set("pre listing xmp plaintext")
+_HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
 _LISTS = tag_set("ul ol menu dir")
 _MAX_INDENT = 16  # levels of lists
 _WITH_STATE = _LISTS | _PRE | {"li", "tr", "td", "th"}
@@ -87,7 +88,8 @@ class _Walk:
             return
         writer = self.writer
         page = writer.page
-        writer.end_block()
+        if writer.parts or writer.lines:
+            writer.end_block()
         if name in _WITH_STATE:
             self._enter(name, attributes)
         elif name in WIDE_GAP:
@@ -105,7 +107,8 @@ class _Walk:
 
     def _end_block(self) -> None:
         writer = self.writer
-        writer.end_block()
+        if writer.parts or writer.lines:
+            writer.end_block()
         page = writer.page
         name, writer.element = page.tags[writer.element], page.parents[writer.element]
         if name in _WITH_STATE:
@@ -152,7 +155,8 @@ class _Walk:
         number = self._counters[-1] if self._counters else None
         mark = "• "
         if number is not None:
-            number = _number(attribute(attributes, "value")) or number
+            if "value" in attributes.lower():
+                number = _number(attribute(attributes, "value")) or number
             self._counters[-1] = number + 1
             mark = f"{number}. "
         self.writer.bullet = "  " * min(len(self._counters) - 1, _MAX_INDENT) + mark
@@ -200,7 +204,7 @@ class _Walk:
         elif is_hidden(name, attributes):
             if not inner:
                 self._hide(name)
-        elif name == "a" and "href" not in attributes and "href" not in attributes.lower():
+        elif name == "a" and self._leads_nowhere(attributes):
             if len(inner) > 1:
                 writer.add(inner[1:])
             elif not inner:
@@ -210,6 +214,12 @@ class _Walk:
         else:
             writer.num_links += 1
             self._open.push_with(name, self._end_link)
+
+    def _leads_nowhere(self, attributes: str) -> bool:
+        """Whether an `<a>` is an anchor, or a heading's link to itself."""
+        if "#" in attributes and self.writer.page.tags[self.writer.element] in _HEADINGS:
+            return (attribute(attributes, "href") or "").startswith("#")
+        return "href" not in attributes and "href" not in attributes.lower()
 
     def _end_link(self) -> None:
         self.writer.num_links -= 1
