@@ -30,7 +30,7 @@ $(VENV)/bin/uv:
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/uv
-	$(PIP) --python $(VENV)/bin/python --constraints constraints.txt --editable '.[dev]'
+	$(PIP) --compile-bytecode --python $(VENV)/bin/python --constraints constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED)

@@ -6,7 +6,7 @@ FROM python:3.11-slim
 # torch.compile builds kernels and their launchers with a C compiler.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /gristmill
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE gristmill.py ./
 COPY schemas schemas
 COPY pipeline pipeline
 COPY trainer trainer

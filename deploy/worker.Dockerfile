@@ -4,9 +4,10 @@
 FROM apache/beam_python3.11_sdk:2.77.0
 
 WORKDIR /gristmill
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE gristmill.py ./
 COPY schemas schemas
 COPY pipeline pipeline
+COPY deploy/flink/worker_pool.py deploy/flink/worker_pool.py
 RUN pip install --no-cache-dir --constraint constraints.txt .
 WORKDIR /
 

@@ -8,94 +8,33 @@ them and knows no runner.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TextIO
+from dataclasses import replace
 
 import apache_beam as beam
 
-from pipeline.compatibility import check_same_dataset, up_to_date
-from pipeline.ingest.parts import asset_digests, fingerprint, ingest_task, load_parts, stage_versions
+from pipeline.compatibility import check_same_dataset, recorded_splits, up_to_date
+from pipeline.ingest.parts import fingerprint, ingest_task, load_parts
 from pipeline.ingest.plan import check_abutting, plan_tasks
-from pipeline.ingest.receipts import PartRef, PieceReceipt, Receipt, Task
+from pipeline.ingest.receipts import PartRef, Receipt, Task
 from pipeline.ingest.work_cleanup import swept_work
-from pipeline.measure.assets import check_assets
-from pipeline.measure.registry import SIGNAL_NAMES, resolve_rules
+from pipeline.job import Decided, Job, Measured, Planned, Unmeasured
+from pipeline.measure.registry import check_assets, load_registry
 from pipeline.pack.pack import pack
-from pipeline.pack.previous import Previous, load_previous
 from pipeline.pack.reuse_shards import check_sizes
 from pipeline.pack.tokenize.tokenizer import check_tokenizer
+from pipeline.recipe_checks import check_labels
 from pipeline.report.labels import meaning
 from pipeline.runtime.progress import ProgressLine
 from pipeline.select.decision.survivor_order import check_preferences
-from pipeline.select.select import SELECT_VERSION, Funnel, decision_digest, select, verdict_uri
-from schemas.arrow import document_schema
+from pipeline.select.select import Funnel, decision_digest, select, verdict_uri
+from pipeline.source_roots import record_roots
+from schemas.arrow import TEXT_PART
+from schemas.dataset import Dataset, open_newest
 from schemas.generation import Manifest
 from schemas.recipe import Recipe
-from schemas.text_format import plural
+from schemas.text_format import bits, plural
 
-__all__ = [
-    "Decided",
-    "Job",
-    "Measured",
-    "NothingKept",
-    "Planned",
-    "curate",
-    "decide",
-    "ingest",
-    "load_measured",
-    "plan",
-    "write",
-]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One recipe, where its dataset goes, and how its pipelines run."""
-
-    recipe: Recipe
-    output: str  # the dataset's URI
-    work: str  # parts and decisions; may be shared by datasets
-    new_pipeline: Callable[[int], beam.Pipeline]  # given the bytes that it has to go through
-    memory_bytes: int  # that shuffles may take on this machine
-    stream: TextIO | None = None  # progress is told here; None: silence
-    progress: str | None = None  # local folder where workers tell their progress; None: none do
-
-    def say(self, line: str) -> None:
-        """Tell the user one line."""
-        if self.stream:
-            print(line, file=self.stream, flush=True)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a run would do."""
-
-    tasks: list[Task]
-    done: set[str]  # keys of tasks whose parts exist
-    previous: Previous | None  # the dataset's newest generation
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Every document that was read, with its measures: numbered parts and their receipts."""
-
-    parts: list[PartRef]
-    receipts: list[Receipt]
-
-    def pieces(self) -> Iterator[tuple[str, PieceReceipt]]:
-        """Every piece read, with its source."""
-        return ((receipt.source, piece) for receipt in self.receipts for piece in receipt.pieces)
-
-
-@dataclass(frozen=True)
-class Decided:
-    """The verdicts over all parts."""
-
-    decision: str  # digest; names the folder of verdicts
-    verdicts: list[str]  # URIs, a file a part
-    funnel: Funnel
-    seconds: float
+__all__ = ["NothingKept", "curate", "decide", "ingest", "load_measured", "measure", "measure_line", "plan", "write"]
 
 
 def curate(job: Job) -> Manifest:
@@ -108,11 +47,12 @@ def curate(job: Job) -> Manifest:
     """
     planned = plan(job)
     if planned.previous:
-        check_sizes(job.output, planned.previous.shards, planned.previous.files)
+        check_sizes(planned.previous)
     with swept_work(job.work, job.output):
+        record_roots(job.work, job.recipe.sources)
         ingest(job, planned)
         measured = load_measured(job, planned)
-        if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, _code(job)):
+        if planned.previous and up_to_date(planned.previous, job.recipe, measured.parts, job.code()):
             job.say(f"{job.output} is up to date: generation {planned.previous.manifest.generation}")
             return planned.previous.manifest
         decided = decide(job, measured, planned.previous)
@@ -124,60 +64,106 @@ def plan(job: Job) -> Planned:
 
     Raises ValueError for all that is wrong with the recipe, so that no run finds it out after hours.
     """
-    resolve_rules(job.recipe.rules)
-    check_preferences(job.recipe.prefer, document_schema(1, SIGNAL_NAMES).names)
-    check_assets(job.recipe.measure)
+    registry = load_registry(job.recipe)
+    registry.resolve_rules(job.recipe.rules)
+    columns = [name for group in registry.groups for name in group.columns]
+    check_preferences(job.recipe.prefer, [*TEXT_PART.names, *columns])
+    check_assets(job.recipe)
+    check_labels(job.recipe)
     check_tokenizer(job.recipe.tokenizer)
-    previous = load_previous(job.output)
+    previous = open_newest(job.output)
     tasks = plan_tasks(job.recipe.sources, job.recipe.read, fingerprint(job.recipe))
     if previous:
         check_same_dataset(previous, job.recipe, tasks)
-    _, receipts = load_parts(job.work, tasks, missing_ok=True)
-    return Planned(tasks, {receipt.key for receipt in receipts if receipt.last}, previous)
+    parts, receipts = load_parts(job.work, tasks, registry, missing_ok=True)
+    unmeasured = _unmeasured([group.name for group in registry.groups], parts, receipts)
+    done = {receipt.key for receipt in receipts if receipt.last} - set(unmeasured)
+    return Planned(tasks, done, unmeasured, previous)
+
+
+def _unmeasured(groups: list[str], parts: list[PartRef], receipts: list[Receipt]) -> dict[str, Unmeasured]:
+    """What each task's parts lack, by its key."""
+    lacking: dict[str, Unmeasured] = {}
+    for part, receipt in zip(parts, receipts, strict=True):
+        missing = [group for group in groups if group not in part.groups]
+        if missing:
+            known = lacking.get(receipt.key, Unmeasured(0, ()))
+            named = [group for group in groups if group in missing or group in known.groups]
+            lacking[receipt.key] = Unmeasured(known.text_bytes + part.text_bytes, tuple(named))
+    return lacking
 
 
 def ingest(job: Job, planned: Planned) -> None:
-    """Read, extract and measure every task whose parts do not exist yet."""
-    tasks = [task for task in planned.tasks if task.key not in planned.done]
-    job.say(f"ingest   {plural(len(planned.tasks), 'part')} to make, {len(planned.done):,} there already")
+    """Read, extract and measure every task whose parts do not exist yet; of those that do, measure what is missing."""
+    read = [task for task in planned.tasks if task.key not in planned.done and task.key not in planned.unmeasured]
+    stored = [
+        replace(task, bytes=planned.unmeasured[task.key].text_bytes)
+        for task in planned.tasks
+        if task.key in planned.unmeasured
+    ]
+    before = len(planned.tasks) - len(read)
+    job.say(f"ingest   {plural(len(read), 'task')} to do, {before:,} of {len(planned.tasks):,} done before")
+    if stored:
+        job.say(f"measure  {measure_line(planned)}")
+    tasks = read + stored
     if not tasks:
         return
     # The largest first, so that no worker is left with a large one at the end.
     tasks.sort(key=lambda task: (-task.bytes, task.key))
     size = sum(task.bytes for task in tasks)
+    expected = {group.name: group.identity for group in load_registry(job.recipe).groups}
     with ProgressLine(job.progress, "ingest", size, len(tasks), job.stream), job.new_pipeline(size) as pipeline:
         _ = (
             pipeline
             # Create's own reshuffle would hand all tasks to one worker.
             | "ListTasks" >> beam.Create(tasks, reshuffle=False)
             | "SpreadTasks" >> beam.Reshuffle()
-            | "IngestTasks" >> beam.ParDo(IngestTask(job.recipe, job.work, job.progress))
+            | "IngestTasks" >> beam.ParDo(IngestTask(job.recipe, job.work, job.progress, expected))
         )
+
+
+def measure_line(planned: Planned) -> str:
+    """What is to be measured of stored texts, in a line: groups, texts and bytes."""
+    groups = dict.fromkeys(group for each in planned.unmeasured.values() for group in each.groups)
+    size = sum(each.text_bytes for each in planned.unmeasured.values())
+    parts = plural(len(planned.unmeasured), "part")
+    return f"{', '.join(groups)}: {bits(size)} of stored text in {parts}, nothing of the crawl"
 
 
 class IngestTask(beam.DoFn):
     """Make the parts of a task: read, extract, measure, write, vouch."""
 
-    def __init__(self, recipe: Recipe, work: str, progress: str | None) -> None:
-        self._recipe, self._work, self._progress = recipe.model_dump_json(), work, progress
+    def __init__(self, recipe: Recipe, work: str, progress: str | None, expected: dict[str, str]) -> None:
+        self._recipe, self._work, self._progress, self._expected = recipe.model_dump_json(), work, progress, expected
 
     def process(self, task: Task) -> None:
         """Write the parts and receipts of `task`, unless they are there."""
-        ingest_task(task, Recipe.model_validate_json(self._recipe), self._work, progress=self._progress)
+        recipe = Recipe.model_validate_json(self._recipe)
+        ingest_task(task, recipe, self._work, progress=self._progress, expected=self._expected)
 
 
 def load_measured(job: Job, planned: Planned) -> Measured:
     """The parts of all tasks. Raises FileNotFoundError for a missing one, ConservationError when pieces do not abut."""
-    parts, receipts = load_parts(job.work, planned.tasks)
+    parts, receipts = load_parts(job.work, planned.tasks, load_registry(job.recipe))
     check_abutting(receipts)
     return Measured(parts, receipts)
 
 
-def decide(job: Job, measured: Measured, previous: Previous | None) -> Decided:
+def measure(job: Job, planned: Planned) -> Measured:
+    """The parts of all tasks with every measure; what was not measured yet is, from the stored texts.
+
+    Raises FileNotFoundError where a task was never read: nothing of the crawl is read here.
+    """
+    if planned.unmeasured and len(planned.done) + len(planned.unmeasured) == len(planned.tasks):
+        ingest(job, planned)
+    return load_measured(job, planned)
+
+
+def decide(job: Job, measured: Measured, previous: Dataset | None) -> Decided:
     """A verdict for every row of every part; the same parts and rules are decided once."""
     parts, started = measured.parts, time.monotonic()
     # A document that was kept before keeps its side of the split.
-    splits = previous.splits() if previous else None
+    splits = recorded_splits(previous) if previous else None
     decision = decision_digest(parts, job.recipe, splits)
     job.say(f"select   {plural(sum(part.rows for part in parts), 'record')} in {plural(len(parts), 'part')}")
     funnel = select(parts, job.recipe, job.work, decision, lambda: job.new_pipeline(0), splits, job.memory_bytes)
@@ -185,29 +171,14 @@ def decide(job: Job, measured: Measured, previous: Previous | None) -> Decided:
     return Decided(decision, uris, funnel, time.monotonic() - started)
 
 
-def write(job: Job, measured: Measured, decided: Decided, previous: Previous | None) -> Manifest:
+def write(job: Job, measured: Measured, decided: Decided, previous: Dataset | None) -> Manifest:
     """Encode what is kept, write shards, ledger and index, and commit them as the next generation."""
     if not decided.funnel.kept:
         raise NothingKept(decided.funnel)
-    kept_bytes = decided.funnel.kept_bytes
     job.say(f"pack     {plural(decided.funnel.kept, 'document')} kept")
-    with ProgressLine(job.progress, "pack", kept_bytes, len(measured.parts), job.stream):
-        return pack(
-            measured.parts,
-            lambda part: decided.verdicts[part.number],
-            job.recipe,
-            job.output,
-            job.work,
-            lambda: job.new_pipeline(kept_bytes),
-            previous,
-            inputs=measured.pieces(),
-            code=_code(job),
-            assets=asset_digests(job.recipe),
-            decision=decided.decision,
-            verdicts={file.part: file.sha256 for file in decided.funnel.verdicts},
-            progress=job.progress,
-            say=job.say,
-        )
+    kept_bytes = decided.funnel.kept_bytes
+    with ProgressLine(job.progress, "pack", kept_bytes, 0, job.stream):  # a part without kept rows is never counted
+        return pack(job, measured, decided, previous)
 
 
 class NothingKept(OSError):
@@ -224,8 +195,3 @@ class NothingKept(OSError):
         super().__init__(
             f"no document was kept of {funnel.records_read:,} read, nothing was written; dropped most by {most}; {cure}"
         )
-
-
-def _code(job: Job) -> dict[str, str]:
-    """What decides the dataset besides inputs and recipe; pack adds its own versions."""
-    return {**stage_versions(job.recipe), "select": SELECT_VERSION}

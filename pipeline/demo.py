@@ -7,14 +7,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.cli import main as gristmill
-from schemas.manifest import files
+from schemas.dataset import open_dataset
 
 RECIPE = "pipeline/recipes/quickstart.yaml"
 DATASET = "demo"
 
 
 def main() -> int:
-    """Run the quickstart recipe, check the dataset, tell one kept and one dropped document's story."""
+    """Run the quickstart recipe, check the dataset, explain one kept and one dropped document."""
     started = time.monotonic()
     for title, *command in (
         ("From the crawl to token shards", "run", RECIPE, "--output", DATASET),
@@ -41,11 +41,11 @@ def main() -> int:
 
 def _example(kept: bool) -> str:
     """The doc_id of a telling page: of the smallest cluster of duplicates, the one kept or one dropped."""
-    table = pq.read_table(files(DATASET, "ledger"), columns=["doc_id", "url", "kept", "cluster_size"])
-    told = pc.and_(
+    table = pq.read_table(open_dataset(DATASET).files("ledger"), columns=["doc_id", "url", "kept", "cluster_size"])
+    named = pc.and_(
         pc.is_valid(table["url"]), pc.and_(pc.equal(table["kept"], kept), pc.greater(table["cluster_size"], 1))
     )
-    ordered = table.filter(told).sort_by([("cluster_size", "ascending"), ("url", "ascending")])
+    ordered = table.filter(named).sort_by([("cluster_size", "ascending"), ("url", "ascending")])
     doc_id: bytes = ordered["doc_id"][0].as_py()
     return doc_id.hex()
 

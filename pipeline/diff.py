@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.dataset import Dataset, open_dataset
 from pipeline.report.decisions import Changes, decision_diff
-from pipeline.report.find import find_documents
-from pipeline.report.index import index_digits, kept_documents, places_of_id
+from schemas.dataset import Dataset, open_dataset
 from schemas.text_format import plural
 
 __all__ = ["Changes", "decision_diff", "diff"]
@@ -56,12 +54,12 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 def _digest_lines(one: Dataset, other: Dataset) -> list[str]:
     """Which digests are equal: an equal order digest means that a training would not notice."""
     digests, others = one.manifest.digests, other.manifest.digests
-    says = {
+    verdicts = {
         "recipe": digests.recipe == others.recipe,
         "tokenizer": one.manifest.tokenizer.sha256 == other.manifest.tokenizer.sha256,
         "order of training samples": digests.order == others.order,
     }
-    return [f"{'equal ' if equal else 'differs'}  {name}" for name, equal in says.items()]
+    return [f"{'equal ' if equal else 'differs'}  {name}" for name, equal in verdicts.items()]
 
 
 def _recipe(dataset: Dataset) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def _input_lines(one: Dataset, other: Dataset) -> list[str]:
 
 def _inputs(dataset: Dataset) -> dict[tuple[str, str], list[tuple[int, str]]]:
     found: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    columns = [dataset.inputs[name].to_pylist() for name in ("source", "name", "start", "sha256")]
+    columns = [dataset.input_table[name].to_pylist() for name in ("source", "name", "start", "sha256")]
     for source, name, start, digest in zip(*columns, strict=True):
         found.setdefault((source, name), []).append((start, digest))
     return found
@@ -151,11 +149,11 @@ def _count_lines(rows: Sequence[tuple[str, int, int]]) -> list[str]:
 
 def _document_lines(one: Dataset, other: Dataset) -> list[str]:
     """Documents that only one of the two keeps, and why the other does not."""
-    digits = max(index_digits(one), index_digits(other))
+    digits = max(one.index_digits(), other.index_digits())
     lost, gained, same, recut = Lost(), Lost(), 0, 0
     for prefix in range(16**digits):
         begin = f"{prefix:0{digits}x}" if digits else ""
-        before, after = kept_documents(one, begin), kept_documents(other, begin)
+        before, after = one.kept_documents(begin), other.kept_documents(begin)
         ids, others = before[["high", "low"]], after[["high", "low"]]
         _, left, right = np.intersect1d(ids, others, assume_unique=True, return_indices=True)
         lost.add(np.delete(ids, left))
@@ -188,7 +186,7 @@ def _reason_lines(title: str, lost: Lost, has: Dataset, lacks: Dataset) -> list[
     """How many documents only `has` keeps, by what became of them in the other, with examples."""
     if not lost.number:
         return []
-    there = find_documents(lacks, lost.first)
+    there = lacks.places_of_ids(lost.first)
     rows = lacks.rows(there.values())
     reasons: dict[str, list[bytes]] = {}
     for name in lost.first:
@@ -198,6 +196,6 @@ def _reason_lines(title: str, lost: Lost, has: Dataset, lacks: Dataset) -> list[
     lines = [f"{title}: {lost.number:,}{of}"]
     for reason, names in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
         lines.append(f"    {len(names):,} {reason} in the other")
-        shown = has.rows(place for name in names[:EXAMPLES] for place in places_of_id(has, name))
+        shown = has.rows(place for name in names[:EXAMPLES] for place in has.places_of_id(name))
         lines += [f"        {row['url'] or row['input']}" for row in shown.values()]
     return lines

@@ -1,4 +1,4 @@
-"""`gristmill explain`: one document's whole story, from the archive it was read in to its place in a shard."""
+"""`gristmill explain`: one document from the archive that it was read from to its place in a shard."""
 
 import datetime
 import re
@@ -6,19 +6,17 @@ import textwrap
 import unicodedata
 from typing import Any
 
-from pipeline.report.checks import Check, check_document
-from pipeline.report.dataset import Dataset, Parts, Place, open_dataset, open_parts
-from pipeline.report.find import find_clusters, find_documents, find_records
-from pipeline.report.index import places_of_id, places_of_url
+from pipeline.report.checks import Check, check_document, rules_of
+from pipeline.report.find import find_clusters
 from pipeline.report.labels import meaning
+from pipeline.report.part_files import Parts, open_parts
 from pipeline.report.sample_texts import final_texts
-from schemas.manifest import DatasetError
-from schemas.recipe import Recipe
+from schemas.dataset import Dataset, DatasetError, Place, open_dataset
 from schemas.text_format import bits, number, plural
 
 __all__ = ["explain"]
 
-CAPTURES = 5  # of one URL that are told in full
+CAPTURES = 5  # of one URL that are explained in full
 TEXT_LINES, TEXT_WIDTH = 12, 100
 JOINERS = "\u200c\u200d"  # words of Persian and of Indian languages are written with them
 ALIKE = 5  # documents that a kept one stands for
@@ -26,44 +24,28 @@ SCANNED_ROWS = 10_000_000  # rows of ledgers that are read to find them
 
 
 def explain(dataset: str, work: str | None, document: str, generation: int | None = None) -> str:
-    """The story of a document, told by URL, doc_id (32 hex digits) or record id; every capture of a URL.
+    """Explain a document, named by URL, doc_id (32 hex digits) or record id; every capture of a URL.
 
     Raises DatasetError where nothing of that name was read, naming like URLs that were.
     """
     opened = open_dataset(dataset, generation)
-    places = _places(opened, document)
+    places = opened.places_of(document)
     if not places:
         raise DatasetError(_not_found(opened, document))
     parts = open_parts(opened, work, {opened.part_of(place)[0] for place in places[:CAPTURES]})
     rows = opened.rows(places)
-    recipe = opened.recipe()
-    stories = [_story(opened, parts, recipe, place, rows[place]) for place in places[:CAPTURES]]
+    explained = [_explain_record(opened, parts, place, rows[place]) for place in places[:CAPTURES]]
     if len(places) > 1:
-        stories.insert(
+        explained.insert(
             0,
             f"{len(places):,} records of {document}" + (f"; the first {CAPTURES}:" if len(places) > CAPTURES else ":"),
         )
-    return "\n\n".join(stories)
-
-
-def _places(dataset: Dataset, document: str) -> list[Place]:
-    """Where a document stands: by the indexes if they know it, else by reading the ledgers' columns of names."""
-    if re.fullmatch(r"[0-9a-fA-F]{32}", document):
-        doc_id = bytes.fromhex(document)
-        places = places_of_id(dataset, doc_id)
-        return places or list(find_documents(dataset, [doc_id]).values())
-    found = dataset.rows(places_of_url(dataset, document))
-    places = sorted(place for place, row in found.items() if row["url"] == document)
-    return places or find_records(dataset, document.removeprefix("<").removesuffix(">"))
+    return "\n\n".join(explained)
 
 
 def _not_found(dataset: Dataset, document: str) -> str:
     """What to say, with the spellings of a URL that were read."""
-    known = [
-        url
-        for url in _spellings(document)
-        if any(row["url"] == url for row in dataset.rows(places_of_url(dataset, url)).values())
-    ]
+    known = [url for url in _spellings(document) if dataset.places_of_url(url)]
     hint = (
         f"; there is {', '.join(known)}"
         if known
@@ -81,7 +63,7 @@ def _spellings(url: str) -> list[str]:
     return [variant for variant in variants if variant != url]
 
 
-def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, row: dict[str, Any]) -> str:
+def _explain_record(dataset: Dataset, parts: Parts, place: Place, row: dict[str, Any]) -> str:
     part, part_row = dataset.part_of(place)
     stored: dict[str, Any] | None = parts.take(part, [part_row])[1].to_pylist()[0] if part in parts else None
     lines = [str(row["url"] or row["record_id"] or row["doc_id"].hex())]
@@ -92,12 +74,19 @@ def _story(dataset: Dataset, parts: Parts, recipe: Recipe | None, place: Place, 
     elif stored["text"] is not None:
         lines += [
             "",
-            *_checks(check_document(recipe, stored) if recipe else []),
+            *_failures(dataset, stored),
+            *_checks(check_document(rules_of(dataset.manifest), stored)),
             "",
             *_text(final_texts(dataset, parts, [place])[place]),
         ]
     # What a crawl found may hold the codes that steer a terminal.
     return "\n".join(map(_printable, lines))
+
+
+def _failures(dataset: Dataset, stored: dict[str, Any]) -> list[str]:
+    """Why groups of the user's own could not measure the text."""
+    columns = [group.failed for group in dataset.manifest.measures.values() if group.failed]
+    return [f"  {name}: {stored[name]}" for name in columns if stored.get(name)]
 
 
 def _fields(pairs: list[tuple[str, str]]) -> list[str]:
@@ -106,9 +95,8 @@ def _fields(pairs: list[tuple[str, str]]) -> list[str]:
 
 def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Where it was read and what it is."""
-    inside = f", {row['offset']:,} decoded bytes in" if row["offset"] else ""
     pairs = [("document", row["doc_id"].hex()), ("record", row["record_id"] or "")]
-    pairs += [("read from", f"{row['source']}: {row['input']} at {row['position']:,}{inside}")]
+    pairs += [("read from", f"{row['source']}: {_place_in_file(row)}")]
     if stored is not None:
         date = _date(stored["date"]) if stored["date"] is not None else ""
         status = f"status {stored['status']}" if stored["status"] is not None else ""
@@ -119,6 +107,15 @@ def _identity(row: dict[str, Any], stored: dict[str, Any] | None) -> list[tuple[
         pairs += [("text", f"{words}{bits(row['num_bytes'])}, language {row['language'] or 'unknown'}")]
         pairs += [("edits", _edits(row, stored))]
     return pairs
+
+
+def _place_in_file(row: dict[str, Any]) -> str:
+    """A file of the crawl and where in it a record lies."""
+    if str(row["input"]).lower().endswith((".parquet", ".pq", ".arrow", ".feather")):
+        return f"{row['input']}, row {row['position']:,}"
+    if not row["offset"]:
+        return f"{row['input']}, from byte {row['position']:,}"
+    return f"{row['input']}, {row['offset']:,} bytes into what is unpacked from byte {row['position']:,} on"
 
 
 def _date(millis: int) -> str:
@@ -139,13 +136,13 @@ def _edits(row: dict[str, Any], stored: dict[str, Any] | None) -> str:
 def _verdict(dataset: Dataset, row: dict[str, Any]) -> list[str]:
     """Kept and where, or dropped and why; of a duplicate, of what."""
     if row["kept"]:
-        shard = dataset.shards["path"][row["shard"]].as_py()
+        shard = dataset.shard_table["path"][row["shard"]].as_py()
         place = f"row {row['row']} of {shard} (shard {row['shard']})"
         lines = ["", f"  KEPT in {row['split']}: {plural(row['num_tokens'], 'token')}, {place}"]
     else:
         lines = ["", f"  DROPPED in {row['stage']} by {row['rule']}{_measured(row)}"]
         lines += [f"  {meaning(row['rule'])}"] if meaning(row["rule"]) else []
-    for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest twin")):
+    for name, title in (("duplicate_of", "duplicate of"), ("twin", "nearest duplicate")):
         if row[name] is not None and not (name == "twin" and row["twin"] == row["duplicate_of"]):
             lines.append(f"  {title} {_called(dataset, row[name])}")
     if row["cluster"] is not None and (row["cluster_size"] or 0) > 1:
@@ -180,7 +177,7 @@ def _measured(row: dict[str, Any]) -> str:
 
 def _called(dataset: Dataset, doc_id: bytes) -> str:
     """A document by its URL, with its fate."""
-    places = places_of_id(dataset, doc_id) or list(find_documents(dataset, [doc_id]).values())
+    places = dataset.places_of_id(doc_id) or list(dataset.places_of_ids([doc_id]).values())
     if not places:
         return f"{doc_id.hex()} (of an earlier generation)"
     row = dataset.rows(places[:1])[places[0]]
@@ -211,7 +208,7 @@ def _text(text: str) -> list[str]:
     for line in text.splitlines():
         lines += textwrap.wrap(line, TEXT_WIDTH) or [""]
         if len(lines) > TEXT_LINES:
-            return [f"  | {line}" for line in lines[:TEXT_LINES]] + ["  | ..."]
+            return [f"  | {line}" for line in lines[:TEXT_LINES]] + ["  | ...  (--text prints all of it)"]
     return [f"  | {line}" for line in lines]
 
 

@@ -1,29 +1,45 @@
 """Compiled functions: numba's `njit` for those that others call, and `kernel` for those that Python calls.
 
-A kernel is compiled, or read from numba's cache beside its module, at its first call and not when its module is
-imported: a command starts without the kernels that it does not use (all of them took 2 of the 3 s of CPU that
-`gristmill decide` needed to start).
+A kernel is compiled, or read from the cache, at its first call and not when its module is imported: a command starts
+without the kernels that it does not use (all of them took 2 of the 3 s of CPU that `gristmill decide` needed to
+start). `kernel_cache` says where the cache lies and why it is never out of date.
 """
 
 import functools
-import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-# numba imports SciPy's linear algebra, a quarter of a second, for matrix products; there are none here.
-_hidden = "scipy" not in sys.modules and "numba" not in sys.modules
-if _hidden:
-    sys.modules["scipy"] = None  # type: ignore[assignment]
-try:
-    import numba.np.arraymath  # noqa: F401  where it looks for SciPy
-    from numba import njit, typeof, types
-finally:
-    if _hidden:
-        del sys.modules["scipy"]
+import numba
+from numba import typeof, types
 
-__all__ = ["kernel", "njit", "typeof", "types"]
+from pipeline.kernel_cache import cache_folder
+from pipeline.kernel_digest import kernel_digest
+
+__all__ = ["kernel", "kernel_digest", "njit", "typeof", "types"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+config: Any = numba.core.config  # its settings are known at run time only
+compile_with: Any = numba.njit
+_config_lock = threading.RLock()
+
+
+def njit(*arguments: Any, cache: bool = False, **options: Any) -> Callable[[Function], Function]:
+    """Compile a function with numba; with `cache`, keep what is compiled in our own folder, whatever numba's is."""
+    if not cache:
+        return compile_with(*arguments, **options)  # type: ignore[no-any-return]
+
+    def wrap(function: Function) -> Function:
+        with _config_lock:
+            before = config.CACHE_DIR
+            config.CACHE_DIR = str(cache_folder(function.__module__))
+            try:
+                return compile_with(*arguments, cache=True, **options)(function)  # type: ignore[no-any-return]
+            finally:
+                config.CACHE_DIR = before
+
+    return wrap
 
 
 def kernel(signature: Any) -> Callable[[Function], Function]:

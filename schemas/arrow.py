@@ -9,12 +9,14 @@ import pyarrow as pa
 
 __all__ = [
     "EDIT",
+    "EDITS",
     "FILES",
     "INDEX_DOCUMENTS",
     "INDEX_URLS",
     "INPUTS",
     "LEDGER",
     "SHARDS",
+    "TEXT_PART",
     "VERDICT",
     "document_schema",
     "near_index_schema",
@@ -37,32 +39,42 @@ EDIT = pa.struct(
 )
 
 
-def document_schema(num_hashes: int, signals: Iterable[str]) -> pa.Schema:
-    """A part: one row a ledger record, alive or already dropped. Written by ingest, read by select and pack.
+EDITS = pa.list_(pa.field("item", EDIT, nullable=False))  # sorted, disjoint
 
-    `signals` are the names of the measured float64 columns, in the registry's order. Contracts, section 2.
+# A text part: one row a ledger record, alive or already dropped. Written by ingest. Contracts, section 2.
+TEXT_PART = pa.schema(
+    [
+        _required("doc_id", HASH),  # before repeats are resolved (contracts, section 1)
+        pa.field("record_id", pa.string()),  # WARC-Record-ID without <>, or the id field; null: none
+        pa.field("url", pa.string()),  # as the archive has it, without <>
+        _required("input", pa.string()),  # input name: path below the source's root
+        _required("position", pa.int64()),  # file offset of the frame, or of the record, or Parquet row number
+        _required("offset", pa.int64()),  # decoded bytes before the record in its frame
+        pa.field("date", pa.int64()),  # milliseconds since 1970 UTC
+        pa.field("status", pa.int16()),  # HTTP status
+        pa.field("mime", pa.string()),  # media type, lower-cased, without parameters
+        pa.field("charset", pa.string()),  # encoding the page was decoded with
+        pa.field("stage", pa.string()),  # where the record was dropped in ingest: read, extract; null: alive
+        pa.field("rule", pa.string()),  # why; null: alive
+        pa.field("value", pa.float64()),  # what was measured against `threshold`
+        pa.field("threshold", pa.float64()),
+        pa.field("text", pa.large_string()),  # as extracted, once; null: dropped
+        pa.field("text_hash", HASH),  # xxh3_128 of `text`
+    ]
+)
+
+
+def document_schema(num_hashes: int, signals: Iterable[str]) -> pa.Schema:
+    """A text part with the measure columns beside it, as select, pack and the report see documents.
+
+    `signals` are the names of float64 columns. The columns of a group of the user's own join them.
     """
     return pa.schema(
         [
-            _required("doc_id", HASH),  # before repeats are resolved (contracts, section 1)
-            pa.field("record_id", pa.string()),  # WARC-Record-ID without <>, or the id field; null: none
-            pa.field("url", pa.string()),  # as the archive has it, without <>
-            _required("input", pa.string()),  # input name: path below the source's root
-            _required("position", pa.int64()),  # file offset of the frame, or of the record, or Parquet row number
-            _required("offset", pa.int64()),  # decoded bytes before the record in its frame
-            pa.field("date", pa.int64()),  # milliseconds since 1970 UTC
-            pa.field("status", pa.int16()),  # HTTP status
-            pa.field("mime", pa.string()),  # media type, lower-cased, without parameters
-            pa.field("charset", pa.string()),  # encoding the page was decoded with
-            pa.field("stage", pa.string()),  # where the record was dropped in ingest: read, extract; null: alive
-            pa.field("rule", pa.string()),  # why; null: alive
-            pa.field("value", pa.float64()),  # what was measured against `threshold`
-            pa.field("threshold", pa.float64()),
-            pa.field("text", pa.large_string()),  # as extracted, once; null: dropped
-            pa.field("text_hash", HASH),  # xxh3_128 of `text`
+            *TEXT_PART,
             pa.field("final_hash", HASH),  # xxh3_128 of the text with its edits applied
             pa.field("num_bytes", pa.int64()),  # bytes of the text with its edits applied
-            pa.field("edits", pa.list_(pa.field("item", EDIT, nullable=False))),  # sorted, disjoint
+            pa.field("edits", EDITS),
             pa.field("language", pa.string()),  # best label of the language model
             pa.field("signature", pa.binary(4 * num_hashes)),  # uint32 little-endian; null: too short for a shingle
             *(pa.field(name, pa.float64()) for name in signals),

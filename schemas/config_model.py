@@ -6,13 +6,14 @@ The recipe of a dataset and the configuration of a training are both read here.
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from schemas.object_stores import StorageError
 
@@ -56,6 +57,17 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, data: Any) -> Any:
+        """Refuse true and false where no boolean is expected: to Python they are the numbers 1 and 0."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(name)
+            kind = field.annotation if isinstance(value, bool) and field is not None else bool
+            if not _allows(kind, bool) and (_allows(kind, int) or _allows(kind, float)):
+                raise ValueError(f"{name}={json.dumps(value)}: expected a number")
+        return data
+
 
 @contextlib.contextmanager
 def file_of(key: str) -> Iterator[None]:
@@ -84,7 +96,7 @@ def load_model(
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(f"{path}: cannot read it: {why}") from None
     try:
-        data = yaml.load(text, Loader=_UniqueKeys)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -100,17 +112,56 @@ def load_model(
         raise ConfigError("\n".join(faults)) from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where plain YAML keeps the last without a word."""
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of version 1.2, which refuses a key given twice, where plain YAML silently keeps the last.
+
+    By version 1.1, PyYAML's, `no` is false, `1:30` is 90, `010` is 8 and `1e3` is text.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == MERGE:
+                continue  # `<<: *anchor`: keys of the mapping itself go before those of the anchor
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+MERGE = "tag:yaml.org,2002:merge"
+SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "merge": (r"<<", "<"),
+}
+
+
+def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _name, (_pattern, _first) in SCALARS.items():
+    _starts = [character if character != "\0" else "" for character in _first]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"(?:{_pattern})$"), _starts)
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+def _allows(annotation: Any, kind: type) -> bool:
+    """Return whether a value of this type may stand for the annotation itself, or as one of its choices."""
+    if annotation is Any or annotation is kind:
+        return True
+    if get_origin(annotation) in (dict, list):
+        return False
+    return any(inner is kind or _allows(inner, kind) for inner in get_args(annotation))
 
 
 def _override(data: dict[str, Any], override: str, named: str | None) -> None:
@@ -119,7 +170,7 @@ def _override(data: dict[str, Any], override: str, named: str | None) -> None:
     if not equals or not path:
         raise ConfigError(f"{override}: write key.path=value, as in seed=7")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override}: the value is not YAML: {' '.join(str(error).split())}") from None
     place: Any = data

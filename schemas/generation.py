@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "VERSION",
+    "DecidedRule",
     "Digests",
     "EndOfText",
     "FileRef",
@@ -14,6 +15,8 @@ __all__ = [
     "Group",
     "Hint",
     "Manifest",
+    "MeasuredGroup",
+    "NamedToken",
     "Part",
     "SourceFunnel",
     "SplitCount",
@@ -48,11 +51,15 @@ class Digests(Section):
     previous: str | None = Field(description="the generation digest of generation N-1; null for the first")
 
 
-class EndOfText(Section):
-    """The token that ends every document."""
+class NamedToken(Section):
+    """A token of the vocabulary."""
 
     token: str
     id: int
+
+
+class EndOfText(NamedToken):
+    """The token that ends every document."""
 
 
 class Tokenizer(Section):
@@ -63,6 +70,8 @@ class Tokenizer(Section):
     vocab_size: int = Field(description="one above the highest id")
     token_type: Literal["uint16", "uint32"]
     end_of_text: EndOfText
+    begin_of_text: NamedToken | None = Field(default=None, description="begins every document; null: none does")
+    unknown: NamedToken | None = Field(default=None, description="stands for what the vocabulary does not know")
     special_tokens: dict[str, int]
     options: dict[str, Any] = Field(description="the recipe's tokenizer section, a file by its sha256")
 
@@ -77,6 +86,24 @@ class Part(Section):
     sha256: str
     rows: int
     text_bytes: int
+
+
+class MeasuredGroup(Section):
+    """A signal group as it was measured."""
+
+    version: str = Field(description="declared, or the digest of the sources that compute it")
+    module: str = Field(description="a user's own: the module and the sha256 of its source; else empty")
+    signals: dict[str, str] = Field(description="name: meaning")
+    failed: str | None = Field(description="the column that says why a text could not be measured")
+
+
+class DecidedRule(Section):
+    """A rule as it was applied: dropped when the signal lies below, above or outside the threshold."""
+
+    name: str
+    signal: str
+    comparison: Literal["<", ">", "not in"]
+    threshold: float | list[str]
 
 
 class SplitCount(Section):
@@ -98,6 +125,7 @@ class Group(Section):
     kept: int
     dropped: dict[str, int] = Field(description="rule: records")
     splits: dict[str, SplitCount]
+    unknown_tokens: int = Field(default=0, description="of the kept documents' tokens, those that are unknown")
 
 
 class SourceFunnel(Section):
@@ -107,6 +135,7 @@ class SourceFunnel(Section):
     kept: int
     dropped: dict[str, int]
     splits: dict[str, SplitCount]
+    unknown_tokens: int = 0
 
 
 class Funnel(SourceFunnel):
@@ -144,6 +173,10 @@ class Manifest(Section):
     funnel: Funnel
     assets: dict[str, str] = Field(description="files that the recipe names: sha256 of their content")
     decision: str = Field(description="names the verdicts in the work folder that this generation was packed from")
+    measures: dict[str, MeasuredGroup] = Field(
+        default={}, description="signal groups by name; `code` has the identity of each as measure.NAME"
+    )
+    rules: list[DecidedRule] = Field(default=[], description="in the order of testing")
     code: dict[str, str] = Field(description="versions of the package and of each stage with its libraries")
     platform: dict[str, str] = Field(description="recorded, in no digest")
     tables: Tables

@@ -61,8 +61,8 @@ svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { fill: var(--ink); font-size: 13px; font-variant-numeric: tabular-nums; }
 svg .tick { font-size: 12px; fill: var(--soft); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .ask { fill: transparent; }
-svg g:hover > .ask { fill: var(--sunk); }
+svg .hover { fill: transparent; }
+svg g:hover > .hover { fill: var(--sunk); }
 .chart { max-width: 600px; }
 .gap { margin-top: 36px; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 36px 44px; }
@@ -75,7 +75,7 @@ th.n, td.n { text-align: right; } td.n, .whole { white-space: nowrap; }
 tbody th { overflow-wrap: anywhere; }
 td.name { overflow-wrap: anywhere; }
 tbody th { color: var(--ink); font-weight: 400; font-size: 14px; vertical-align: top; }
-.says { color: var(--soft); display: block; font-size: 13px; }
+.label { color: var(--soft); display: block; font-size: 13px; }
 .bar { display: flex; width: 100%; min-width: 90px; height: 12px; margin-top: 4px; background: var(--sunk);
   border-radius: 2px; overflow: hidden; }
 .bar i { display: block; height: 100%; min-width: 1px; }

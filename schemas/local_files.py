@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -13,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from schemas.object_stores import StorageError
 from schemas.text_format import plural
 
-__all__ = ["faults", "path_of", "stat", "unfinished_name", "walk", "write"]
+__all__ = ["faults", "path_of", "sha256_of", "stat", "unfinished_name", "walk", "write"]
 
 UNFINISHED = ".unfinished"
 
@@ -71,6 +72,15 @@ def stat(uri: str, path: Path) -> tuple[int, str]:
     if path.is_dir():
         raise FileNotFoundError(errno.ENOENT, "a folder, not a file", uri)
     return found.st_size, str(found.st_mtime_ns)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(8 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def walk(prefix: str, path: Path) -> Iterator[tuple[str, int, str]]:

@@ -42,9 +42,9 @@ def _locked(output: str, path: Path) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise storage.StorageError(
-                f"{output}: nothing can be written there ({error.strerror}): choose another output"
-            ) from None
+            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+            cause = "a file stands where its folder would be" if in_the_way else error.strerror
+            raise storage.StorageError(f"{output}: cannot be written to: {cause}; choose another --output") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

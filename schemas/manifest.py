@@ -21,13 +21,14 @@ from schemas.generation import VERSION, FileRef, Hint, Manifest
 from schemas.recipe import canonical_json
 
 __all__ = [
+    "COPY",
     "CURE",
+    "ELSEWHERE",
     "CommitRefused",
     "DatasetError",
     "Manifest",
     "commit",
     "file_digest",
-    "files",
     "generation_digest",
     "named_by_content",
     "newest_generation",
@@ -41,7 +42,13 @@ __all__ = [
 ]
 
 HINT = "manifest.json"
-CURE = "copy it again from where it is whole, or run with another --output (and --work, to read no crawl again)"
+NO_DATASET = (
+    "no dataset there (it has no manifest/g1.json): check the path, or make one with "
+    "`gristmill run RECIPE --output PATH`"
+)
+COPY = "copy it again from where it is whole"
+ELSEWHERE = ", or run with another --output (and --work, to read no crawl again)"
+CURE = COPY + ELSEWHERE
 
 
 class DatasetError(ValueError):
@@ -144,13 +151,13 @@ def read_manifest(dataset: str, generation: int | None = None) -> Manifest:
     """The manifest of a generation, by default the newest. Raises DatasetError where there is none."""
     number = newest_generation(dataset) if generation is None else generation
     if number < 1:
-        raise DatasetError(f"{dataset}: no dataset there (manifest/g1.json is missing)")
+        raise DatasetError(f"{dataset}: {NO_DATASET}")
     try:
         data = storage.read(_place(dataset, number))
     except FileNotFoundError:
         newest = newest_generation(dataset)
-        there = f"no generation {number}; the newest is {newest}" if newest else "no dataset there"
-        raise DatasetError(f"{dataset}: {there} (manifest/g{number}.json is missing)") from None
+        there = f"there is no generation {number}; the newest is {newest}" if newest else NO_DATASET
+        raise DatasetError(f"{dataset}: {there}") from None
     return _parse(data, _place(dataset, number))
 
 
@@ -168,23 +175,6 @@ def read_files(dataset: str, manifest: Manifest) -> pa.Table:
 def read_inputs(dataset: str, manifest: Manifest) -> pa.Table:
     """The inputs table: one row a piece read, cumulative, sorted by (source, name, start)."""
     return pq.ParquetFile(io.BytesIO(_checked(dataset, manifest.tables.inputs))).read()
-
-
-def files(dataset: str, kind: str, generation: int | None = None, split: str | None = None) -> list[str]:
-    """URIs of a generation's files of one kind: shards (in use, of one split if asked), ledger or index.
-
-    What `duckdb` and `datasets` should be given: the folders may hold orphans and retired files.
-    """
-    chosen = read_manifest(dataset, generation)
-    if kind == "shards":
-        table = read_shards(dataset, chosen)
-        rows = zip(*(table[name].to_pylist() for name in ("path", "split", "retired_in")), strict=True)
-        paths = [path for path, side, retired in rows if retired is None and split in (None, side)]
-    elif kind in ("ledger", "index"):
-        paths = [path for path in read_files(dataset, chosen)["path"].to_pylist() if path.startswith(f"{kind}/")]
-    else:
-        raise ValueError(f"{kind!r}: a kind of files is shards, ledger or index")
-    return [storage.join(dataset, path) for path in paths]
 
 
 def _place(dataset: str, generation: int) -> str:

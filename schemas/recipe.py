@@ -8,15 +8,17 @@ digest: the same recipe on a laptop and on a bucket makes the same dataset.
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config_model import ConfigError as RecipeError
 from schemas.config_model import Section, load_model
 
 __all__ = [
+    "Bound",
     "Edits",
     "Exact",
     "Extract",
@@ -25,10 +27,13 @@ __all__ = [
     "Read",
     "Recipe",
     "RecipeError",
+    "Rule",
+    "Scores",
     "Shards",
     "Source",
     "Split",
     "TokenizerOptions",
+    "UserModule",
     "canonical_json",
     "load_recipe",
     "stored_recipe",
@@ -44,13 +49,22 @@ class Source(Section):
     inputs: list[str] = Field(
         default=["**"], min_length=1, description="globs below the root, or @FILE with one path a line"
     )
-    format: Literal["auto", "warc", "jsonl", "parquet"] = Field(
-        default="auto", description="auto: by the file's name; warc covers WET and ARC"
+    format: Literal["auto", "warc", "jsonl", "parquet", "arrow", "csv", "tsv", "text"] = Field(
+        default="auto",
+        description="auto: by the file's name; warc covers WET and ARC, jsonl any JSON; text: a document a file",
     )
-    text_field: str = Field(default="text", description="JSONL and Parquet: the field with the text")
-    id_field: str = Field(default="id", description="JSONL and Parquet: the field with the record's id")
-    url_field: str = Field(default="url", description="JSONL and Parquet: the field with the URL")
-    date_field: str = Field(default="date", description="JSONL and Parquet: the field with an ISO 8601 date")
+    text_field: str = Field(
+        default="text", min_length=1, description="the field with the text; a dotted path leads into nested ones"
+    )
+    id_field: str = Field(default="id", min_length=1, description="the field with the record's id")
+    url_field: str = Field(default="url", min_length=1, description="the field with the URL")
+    date_field: str = Field(default="date", min_length=1, description="the field with an ISO 8601 date")
+    columns: list[str] | None = Field(
+        default=None, min_length=1, description="CSV and TSV without a row of names: the columns' names, in order"
+    )
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="CSV: what parts columns; default by format"
+    )
 
 
 class Read(Section):
@@ -64,6 +78,10 @@ class Read(Section):
         default=["text/html", "application/xhtml+xml", "text/plain"], description="responses of other types are dropped"
     )
     conversions: bool = Field(default=True, description="read WET conversion records as text")
+    resources: bool = Field(default=True, description="read WARC resource records, pages that no server sent")
+    truncated: Literal["keep", "drop"] = Field(
+        default="keep", description="pages that break off: WARC-Truncated, or chunks without the last one"
+    )
 
 
 class Extract(Section):
@@ -112,6 +130,26 @@ class Measure(Section):
     language_model: str = Field(default="builtin:lid.176.ftz", description="a fastText model")
     url_block_list: str | None = Field(default=None, description="a file of domains, one a line")
     minhash: Minhash = Minhash()
+    groups: dict[str, dict[str, Any]] = Field(default={}, description="options of signal groups of the user's own")
+
+
+class UserModule(Section):
+    """A module with signal groups and rules of the user's own: a file beside the recipe, or installed."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
+    source: str | None = Field(default=None, description="of a file beside the recipe, which every worker gets so")
+
+
+class Scores(Section):
+    """A file of scores made elsewhere, a row a document: the signal `scores.NAME`."""
+
+    file: str = Field(description="Parquet or JSONL, in the same places as inputs")
+    key: Literal["doc_id", "record_id", "url"] = Field(default="url", description="what a row names its document by")
+    key_column: str | None = Field(default=None, description="the column of keys; default: named as the key")
+    column: str = Field(default="score", description="the column of scores")
+    missing: float | None = Field(
+        default=None, description="score of a document without a row; null: it has none, and breaks no rule"
+    )
 
 
 class Rule(Section):
@@ -137,8 +175,18 @@ def _kind_of_bound(value: Any) -> str:
     return "labels" if isinstance(value, list) else "rule" if isinstance(value, dict | Rule) else "threshold"
 
 
+def _number_or_list(value: Any) -> Any:
+    """Say of a word what a rule takes: of `not_wanted: en` neither a number nor a list alone can be told."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            raise ValueError(f"{value!r}: expected a number, or for labels a list, as in [en, de]") from None
+    return value
+
+
 Bound = Annotated[
-    Annotated[float, Tag("threshold")]
+    Annotated[float, BeforeValidator(_number_or_list), Tag("threshold")]
     | Annotated[list[str], Tag("labels")]
     | Annotated[Rule, Tag("rule")]
     | Annotated[None, Tag("off")],
@@ -187,7 +235,10 @@ class TokenizerOptions(Section):
     file: str | None = Field(default=None, description="a tokenizer.json to load; the rest is for training one")
     vocab_size: int = Field(default=32_000, ge=257, le=1 << 24)
     sample_bytes: int = Field(default=256 * MIB, gt=0, description="text of kept documents to train on")
-    end_of_text: str = Field(default="<|endoftext|>", min_length=1)
+    end_of_text: str = Field(default="<|endoftext|>", min_length=1, description="the token that ends every document")
+    begin_of_text: str | None = Field(
+        default=None, min_length=1, description="the token that begins every document; default: none does"
+    )
     special_tokens: list[str] = Field(default=[], description="further special tokens of a trained tokenizer")
 
 
@@ -218,6 +269,10 @@ class Recipe(Section):
     extract: Extract = Extract()
     edits: Edits = Edits()
     measure: Measure = Measure()
+    modules: list[UserModule] = Field(
+        default=[], description="modules of the user's own: NAME.py beside the recipe, or installed where workers run"
+    )
+    scores: dict[str, Scores] = Field(default={}, description="files of scores that join as signals")
     rules: dict[str, Bound] = Field(
         default={}, description="rule: threshold, in the order of testing; null turns a rule off"
     )
@@ -230,6 +285,14 @@ class Recipe(Section):
     split: Split = Split()
     tokenizer: TokenizerOptions = TokenizerOptions()
     shards: Shards = Shards()
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _names(cls, modules: Any) -> Any:
+        """A module is given by its name; its source joins when the recipe is loaded."""
+        if not isinstance(modules, list):
+            return modules
+        return [{"name": module} if isinstance(module, str) else module for module in modules]
 
     @model_validator(mode="after")
     def _preferences(self) -> "Recipe":
@@ -249,8 +312,16 @@ class Recipe(Section):
         as the manifest's `assets` and tokenizer."""
         data = self.model_dump(mode="json", exclude={"output", "work"})
         data["tokenizer"]["file"] = self.tokenizer.file is not None
+        # A key of later versions counts where it is used, so that older datasets keep their digests.
+        if self.tokenizer.begin_of_text is None:
+            del data["tokenizer"]["begin_of_text"]
         data["measure"]["url_block_list"] = self.measure.url_block_list is not None
         del data["measure"]["language_model"]
+        for module in data["modules"]:
+            source = module["source"]
+            module["source"] = hashlib.sha256(source.encode()).hexdigest() if source is not None else None
+        for scores in data["scores"].values():
+            del scores["file"]
         # Which files are read is told by the files themselves, not by how the globs were put.
         for source in data["sources"].values():
             del source["root"], source["inputs"]
@@ -278,4 +349,17 @@ def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Raises RecipeError with the place and the nearest known name.
     """
-    return load_model(path, Recipe, overrides, named="rules", unions=BOUND_KINDS)
+    recipe = load_model(path, Recipe, overrides, named="rules", unions=BOUND_KINDS)
+    beside = [_with_source(module, Path(path).parent) for module in recipe.modules]
+    return recipe.model_copy(update={"modules": beside}) if beside else recipe
+
+
+def _with_source(module: UserModule, folder: Path) -> UserModule:
+    """The module with the source of NAME.py in `folder`, where there is such a file."""
+    file = folder / f"{module.name}.py"
+    if module.source is not None or not file.is_file():
+        return module
+    try:
+        return module.model_copy(update={"source": file.read_text(encoding="utf-8")})
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"modules: {file}: cannot read it: {error}") from None

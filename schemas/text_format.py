@@ -39,7 +39,7 @@ def share(part: int, whole: int) -> str:
 
 
 def bits(size: int) -> str:
-    """Bytes in the largest unit that leaves at least 1."""
+    """Bytes in the largest unit that leaves at least 1; a kB is 1,024 bytes, here and in progress lines."""
     value, unit = float(size), "B"
     for larger in ("kB", "MB", "GB", "TB", "PB"):
         if value < 1024:

@@ -67,7 +67,7 @@ def run(recipe: Path, output: Path, *more: str) -> int:
 
 
 def checked(output: Path, capsys: pytest.CaptureFixture[str]) -> dict:
-    """What `verify --json` says of a sound dataset."""
+    """What `verify --json` says of a valid dataset."""
     capsys.readouterr()
     assert main(["verify", str(output), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -214,7 +214,7 @@ def test_an_input_of_junk_is_told_as_such_and_no_threshold_is_blamed(recipe: Pat
         path.write_text("{not json\n")
     assert run(recipe, tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert "dropped most by read.damaged 2; read.damaged: bytes that are no record" in error
+    assert "dropped most by read.damaged 2; read.damaged: bytes that are not a record" in error
     assert "rules." not in error
 
 
@@ -396,7 +396,7 @@ def test_a_recipe_that_cannot_work_is_refused_before_anything_is_read(
 def test_an_output_that_cannot_be_is_one_message(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "file").touch()
     assert run(recipe, tmp_path / "file" / "out") == 1
-    assert "nothing can be written there" in capsys.readouterr().err
+    assert "cannot be written to: a file stands where its folder would be" in capsys.readouterr().err
 
 
 def test_plan_tells_what_is_left_and_makes_nothing(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.measure.registry import resolve_rules
+from pipeline.measure.registry import load_registry
 from schemas.recipe import load_recipe
 
 DATA = Path(__file__).parent / "data"
@@ -37,6 +37,6 @@ def test_the_demo_crawl_is_cut_from_the_larger_one_by_its_script(tmp_path: Path)
 def test_the_recipe_of_the_demo_reads_it_and_asks_for_rules_that_exist() -> None:
     root = DATA.parents[1]
     recipe = load_recipe(str(root / "pipeline" / "recipes" / "quickstart.yaml"))
-    assert resolve_rules(recipe.rules)
+    assert load_registry(recipe).resolve_rules(recipe.rules)
     for source in recipe.sources.values():
         assert list((root / source.root).glob("*.gz"))

@@ -1,4 +1,4 @@
-"""`gristmill explain`: what it tells of a kept page, of dropped ones, and of none."""
+"""`gristmill explain`: what it says of a kept page, of dropped ones, and of none."""
 
 import shutil
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.explain import explain
-from schemas.manifest import DatasetError
-from tests.report.handmade import document, identity, write_dataset
+from schemas.dataset import DatasetError, open_dataset
+from tests.made_dataset import doc_id
+from tests.report.handmade import document, write_dataset
 
 LONG = "Debian is a free operating system that many people make together."
 TWIN = {
-    "twin": identity("http://x/kept"),
-    "duplicate_of": identity("http://x/kept"),
-    "cluster": identity("http://x/kept"),
+    "twin": doc_id("http://x/kept"),
+    "duplicate_of": doc_id("http://x/kept"),
+    "cluster": doc_id("http://x/kept"),
     "cluster_size": 2,
 }
 DROPPED = {"kept": False, "num_tokens": None, "shard": None, "row": None, "split": None}
@@ -29,7 +30,6 @@ def dataset(tmp_path: Path) -> str:
                 "http://x/kept",
                 LONG,
                 num_tokens=17,
-                row=3,
                 cluster_size=2,
                 position=1234,
                 offset=56,
@@ -56,24 +56,25 @@ def dataset(tmp_path: Path) -> str:
                 **{"gopher.mean_word_length": 9.5},
             ),
             document("http://x/gone", None, **DROPPED, stage="read", rule="read.status", value=404.0, status=404),
-            document("http://x/two", LONG + " One.", doc_id=identity("one"), position=1),
-            document("http://x/two", LONG + " Two.", doc_id=identity("two"), position=2),
+            document("http://x/two", LONG + " One.", doc_id=doc_id("one"), position=1),
+            document("http://x/two", LONG + " Two.", doc_id=doc_id("two"), position=2),
         ],
     )
 
 
 def test_a_kept_document_tells_where_it_came_from_and_where_it_went(dataset: str) -> None:
+    shard = open_dataset(dataset).shards("train")["path"][0].as_py()
     assert explain(dataset, None, "http://x/kept") == "\n".join(
         [
             "http://x/kept",
-            f"  document   {identity('http://x/kept').hex()}",
+            f"  document   {doc_id('http://x/kept').hex()}",
             "  record     urn:http://x/kept",
-            "  read from  web: a.warc.gz at 1,234, 56 decoded bytes in",
+            "  read from  web: a.warc.gz, 56 bytes into what is unpacked from byte 1,234 on",
             "  answer     2026-11-18 11:06:40 UTC, status 200, text/html, charset utf-8",
             "  text       11 words, 65 B, language en",
             "",
-            "  KEPT in train: 17 tokens, row 3 of shards/g1-00000-web-train-0-0.arrow (shard 0)",
-            f"  one of 2 alike, cluster {identity('http://x/kept').hex()}",
+            f"  KEPT in train: 17 tokens, row 0 of {shard} (shard 0)",
+            f"  one of 2 alike, cluster {doc_id('http://x/kept').hex()}",
             "    stands for http://x/near (near.duplicate, similarity 0.875)",
             "",
             "  rule                     measured  bound",
@@ -86,32 +87,32 @@ def test_a_kept_document_tells_where_it_came_from_and_where_it_went(dataset: str
 
 
 def test_a_near_duplicate_names_its_twin_and_how_alike_they_are(dataset: str) -> None:
-    story = explain(dataset, None, identity("http://x/near").hex())
-    assert "DROPPED in near by near.duplicate: similarity 0.875, threshold 0.8" in story
-    assert f"duplicate of http://x/kept {identity('http://x/kept').hex()} (kept)" in story
-    assert "nearest twin" not in story  # it is the same document
+    explained = explain(dataset, None, doc_id("http://x/near").hex())
+    assert "DROPPED in near by near.duplicate: similarity 0.875, threshold 0.8" in explained
+    assert f"duplicate of http://x/kept {doc_id('http://x/kept').hex()} (kept)" in explained
+    assert "nearest duplicate" not in explained  # it is the same document
 
 
 def test_every_rule_is_told_beside_the_one_that_dropped_it(dataset: str) -> None:
-    story = explain(dataset, None, "urn:http://x/short")
-    assert "  gopher.too_few_words            3  at least 5  FAILS\n" in story
-    assert "  gopher.words_too_long         9.5  at most 9  would fail too\n" in story
+    explained = explain(dataset, None, "urn:http://x/short")
+    assert "  gopher.too_few_words            3  at least 5  FAILS\n" in explained
+    assert "  gopher.words_too_long         9.5  at most 9  would fail too\n" in explained
     # The terminal's code is gone, the letters after it are only letters.
-    assert "  | Free beer \ufffd[31m!" in story
+    assert "  | Free beer \ufffd[31m!" in explained
 
 
 def test_a_record_without_text_tells_its_status(dataset: str) -> None:
-    story = explain(dataset, None, "http://x/gone")
-    assert "status 404" in story
-    assert "DROPPED in read by read.status: measured 404\n  the server did not answer 200" in story
-    assert "rule  " not in story
+    explained = explain(dataset, None, "http://x/gone")
+    assert "status 404" in explained
+    assert "DROPPED in read by read.status: measured 404\n  the server did not answer 200" in explained
+    assert "rule  " not in explained
 
 
 def test_all_captures_of_a_url_are_told(dataset: str) -> None:
-    story = explain(dataset, None, "http://x/two")
-    assert story.startswith("2 records of http://x/two:\n")
-    assert "together. One." in story
-    assert "together. Two." in story
+    explained = explain(dataset, None, "http://x/two")
+    assert explained.startswith("2 records of http://x/two:\n")
+    assert "together. One." in explained
+    assert "together. Two." in explained
 
 
 def test_what_was_not_read_is_one_message_with_the_spelling_that_was(dataset: str) -> None:
@@ -123,6 +124,6 @@ def test_what_was_not_read_is_one_message_with_the_spelling_that_was(dataset: st
 
 def test_without_the_work_folder_the_verdict_is_still_told(dataset: str) -> None:
     shutil.rmtree(f"{dataset}/work")
-    story = explain(dataset, None, "http://x/short")
-    assert "DROPPED in rules by gopher.too_few_words: measured 3, threshold 5" in story
-    assert "/work lacks 1 of 1 part; give --work" in story
+    explained = explain(dataset, None, "http://x/short")
+    assert "DROPPED in rules by gopher.too_few_words: measured 3, threshold 5" in explained
+    assert "/work lacks 1 of 1 part; give --work" in explained

@@ -1,4 +1,4 @@
-"""`python -m trainer`: train by a configuration, or ask about a run. See `--help`."""
+"""`python -m trainer`: the command line of cli.py, also under torchrun (`torchrun -m trainer CONFIG`)."""
 
 import sys
 

@@ -1,8 +1,10 @@
 """The trainer's command line. Exit codes: 0 done, 1 the data or a run failed, 2 wrong usage or configuration.
 
-torchrun --nproc-per-node N -m trainer CONFIG [KEY=VALUE ...]     several processes
-python -m trainer CONFIG [KEY=VALUE ...]                          one
-python -m trainer plan|documents|steps|evaluate|generate|export|report CONFIG [KEY=VALUE ...] [options]
+gristmill train CONFIG [KEY=VALUE ...]                                               one process
+torchrun --nproc-per-node N --no-python gristmill train CONFIG [KEY=VALUE ...]       several
+gristmill train plan|documents|steps|evaluate|generate|export|report CONFIG [KEY=VALUE ...] [options]
+
+`python -m trainer`, and `torchrun -m trainer`, take the same words.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from schemas.config_model import ConfigError
 from schemas.manifest import DatasetError
 from schemas.storage import StorageError
+from trainer.distributed.launch import adopt_slurm, is_reporting
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -27,9 +30,9 @@ __all__ = ["main"]
 # configuration answer at once.
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer") -> int:
     """Run one command; a user's mistake is one message without a traceback."""
-    options = _options(list(sys.argv[1:] if arguments is None else arguments))
+    options = _options(list(sys.argv[1:] if arguments is None else arguments), prog)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         return int(options.command(options) or 0)
@@ -40,32 +43,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ConfigError, DatasetError, StorageError, FileNotFoundError, ValueError) as error:
-        if os.environ.get("RANK", "0") == "0" or getattr(error, "said_by_every_rank", False):
+        if is_reporting() or getattr(error, "reported_by_every_rank", False):
             print(f"trainer: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
 
 
-def _options(given: list[str]) -> argparse.Namespace:
+def _options(given: list[str], prog: str) -> argparse.Namespace:
     """Words that are no options change the configuration, wherever they stand; argparse itself takes them in one run.
 
     Of CONFIG and these, the first without a `=` is CONFIG.
     """
-    parser = _parser()
+    parser = _parser(prog)
     if given and given[0] not in (*COMMANDS, "-h", "--help"):
         if re.fullmatch("[a-z]+", given[0]) and not os.path.exists(given[0]):
             parser.error(f"{given[0]} is neither a configuration file nor a command: {', '.join(COMMANDS)}")
         given.insert(0, "train")
     options, rest = parser.parse_known_args(given)
     if unknown := [word for word in rest if word.startswith("-")]:
-        parser.error(f"unknown option {unknown[0]}: see `python -m trainer {given[0]} --help`")
+        parser.error(f"unknown option {unknown[0]}: see `{prog} {given[0]} --help`")
     options.config, *words = sorted([options.config, *rest], key=lambda word: "=" in word)
     options.changes += words
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.split("\n", 1)[0])
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [COMMAND] CONFIG [KEY=VALUE ...] [options]",
+        description="Train a model on a dataset's shards, or query a run. Without a COMMAND it trains. Exit codes:\n"
+        "0 done, 1 the data or a run failed, 2 wrong usage or configuration.",
+        epilog=__doc__.split("\n\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=prog)
     for name, (function, help_line) in COMMANDS.items():
         command = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
         command.add_argument("config", metavar="CONFIG", help="a YAML file; its keys: trainer/config.py")
@@ -113,12 +123,14 @@ def _steps_options(command: argparse.ArgumentParser) -> None:
 
 
 def _checkpoint_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--step", type=int, help="of this checkpoint; default: the newest that is sound")
+    command.add_argument("--step", type=int, help="of this checkpoint; default: the newest valid one")
 
 
 def _export_options(command: argparse.ArgumentParser) -> None:
     _checkpoint_options(command)
     command.add_argument("--to", required=True, metavar="FOLDER")
+    kinds = ["bfloat16", "float16", "float32"]
+    command.add_argument("--dtype", choices=kinds, help="of the weights; default: parallel.dtype, or bfloat16")
 
 
 def _generate_options(command: argparse.ArgumentParser) -> None:
@@ -127,11 +139,20 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokens", type=_count, help="new tokens; default: evaluate.new_tokens")
 
 
+def _train_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--step",
+        type=_count,
+        help="go back to this checkpoint, abandon those after it; default: the newest valid one",
+    )
+
+
 def _train(options: argparse.Namespace) -> int:
+    adopt_slurm()
     config = _config(options)
     from trainer.train import train
 
-    return train(config)
+    return train(config, options.step)
 
 
 def _config(options: argparse.Namespace) -> "Config":
@@ -140,7 +161,7 @@ def _config(options: argparse.Namespace) -> "Config":
     return load_config(options.config, options.changes)
 
 
-def _say(lines: Iterable[str]) -> None:
+def _print(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
 
@@ -150,20 +171,20 @@ def _plan(options: argparse.Namespace) -> None:
     from trainer.estimate.run_estimate import plan_lines
 
     summary = planned(_config(options), options.world, options.gpu, options.mfu)
-    print(json.dumps(summary, indent=1)) if options.json else _say(plan_lines(summary))
+    print(json.dumps(summary, indent=1)) if options.json else _print(plan_lines(summary))
 
 
 def _documents(options: argparse.Namespace) -> None:
     from trainer.commands import documents_of_step
 
-    _say(documents_of_step(_config(options), options.step, options.rank, options.world, options.json))
+    _print(documents_of_step(_config(options), options.step, options.rank, options.world, options.json))
 
 
 def _steps(options: argparse.Namespace) -> None:
     from trainer.commands import steps_of
 
     lines = [*steps_of(_config(options), options.document, options.until, options.json)]
-    _say(lines)
+    _print(lines)
     if not lines:
         print("trainer: none of the steps saw it; --until STEP looks further", file=sys.stderr)
 
@@ -171,19 +192,19 @@ def _steps(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from trainer.commands import evaluated
 
-    _say(evaluated(_config(options), options.step))
+    _print(evaluated(_config(options), options.step))
 
 
 def _generate(options: argparse.Namespace) -> None:
     from trainer.commands import generated
 
-    _say(generated(_config(options), options.prompt, options.tokens, options.step))
+    _print(generated(_config(options), options.prompt, options.tokens, options.step))
 
 
 def _export(options: argparse.Namespace) -> None:
     from trainer.commands import exported
 
-    print(exported(_config(options), options.to, options.step))
+    print(exported(_config(options), options.to, options.step, options.dtype))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -207,6 +228,7 @@ COMMANDS = {
     "report": (_report, "(re)write the run's report.html"),
 }
 _OPTIONS = {
+    "train": _train_options,
     "plan": _plan_options,
     "documents": _documents_options,
     "steps": _steps_options,

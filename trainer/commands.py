@@ -1,4 +1,4 @@
-"""What one may ask about a run beside training it: its documents, its checkpoints' quality, their text, an export."""
+"""Queries and commands on a run: its plan, its documents, the quality and text of its checkpoints, an export."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,53 +11,38 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from schemas.config_model import ConfigError
 from trainer.build import build_model, tensors_of
-from trainer.checkpoint.checkpointer import Checkpoints, newest_extra
+from trainer.checkpoint.checkpointer import Checkpoints
 from trainer.checkpoint.run_state import RunState, check_order, first_state
 from trainer.config import Config
-from trainer.distributed.parallelize import World, join_world
+from trainer.distributed.mesh import World, join_world
 from trainer.estimate.run_estimate import plan_summary
 from trainer.evaluate.perplexity import evaluate
 from trainer.evaluate.sampling import Sampling, generate_text, load_tokenizer
 from trainer.lineage.document_steps import documents_of_rows, steps_of_document
 from trainer.model.huggingface import Words, check_free, export
 from trainer.model.transformer import Transformer
-from trainer.monitor.run_logger import validation_sets
+from trainer.monitor.measurements import validation_sets
 from trainer.order.batch_order import Order, slice_of
+from trainer.pinned_config import pinned
 from trainer.resolve import Resolved, check_files, resolve
 
-__all__ = ["documents_of_step", "evaluated", "exported", "frozen", "generated", "planned", "steps_of"]
-
-
-def frozen(config: Config) -> tuple[Config, RunState | None]:
-    """The configuration with the generation that the run began with, and its newest state, if it has one.
-
-    A dataset that has grown since is no reason for a run to change.
-    """
-    extra = newest_extra(config.checkpoint.uri or f"{config.output.rstrip('/')}/checkpoints")
-    if extra is None:
-        return config, None
-    state = RunState.from_json(extra)
-    if config.data.generation is not None:
-        return config, state
-    numbers = {name: kept["generation"] for name, kept in state.datasets.items()}
-    generation = numbers if config.data.datasets else numbers[""]
-    data = config.data.model_copy(update={"generation": generation})
-    return config.model_copy(update={"data": data}), state
+__all__ = ["documents_of_step", "evaluated", "exported", "generated", "planned", "steps_of"]
 
 
 def _order(config: Config) -> tuple[Resolved, Order, RunState | None]:
-    config, state = frozen(config)
-    run = resolve(config)
+    config, state = pinned(config)
+    run = resolve(config, known=state.model if state else None)
     order = run.order(state.skipped if state else ())
     if state:
-        check_order(state, first_state(run), order, run.checkpoints_uri)
+        check_order(state, first_state(run), order, run.config.checkpoints_uri)
     return run, order, state
 
 
 def planned(config: Config, world: int, gpu: str | None, mfu: float) -> dict[str, Any]:
-    """What `plan` tells of a run on `world` processes: on the named device, or the one that is here."""
-    run = resolve(frozen(config)[0], world)
-    check_files(run)
+    """Return the summary that `plan` prints of a run on `world` processes: on the named device, or the one here."""
+    config, state = pinned(config)
+    run = resolve(config, world, state.model if state else None)
+    check_files(run, resumed=state is not None)
     if gpu is None and config.device != "cpu" and torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
     return plan_summary(run, gpu, mfu)
@@ -66,9 +51,9 @@ def planned(config: Config, world: int, gpu: str | None, mfu: float) -> dict[str
 def documents_of_step(
     config: Config, step: int, rank: int | None = None, world: int | None = None, as_json: bool = False
 ) -> Iterator[str]:
-    """A line for each document behind a step, by (row of the batch, place in the row); nothing is replayed.
+    """Yield a line for each document behind a step, by (sequence of the batch, place in it); nothing is replayed.
 
-    Batches that the run has skipped are those of its newest checkpoint; a step to come is told as it will be.
+    Batches that the run has skipped are those of its newest checkpoint; a step to come is given as it will be.
     Raises ConfigError for a step that the run has not, and for a rank without the number of ranks.
     """
     if (rank is None) != (world is None):
@@ -86,7 +71,7 @@ def documents_of_step(
 
 
 def steps_of(config: Config, document: str, until: int | None = None, as_json: bool = False) -> Iterator[str]:
-    """A line for each step before `until` that saw a document; default: the steps that the run has done, or plans."""
+    """Yield a line for each step before `until` that saw a document; default: the steps done, or planned."""
     run, order, state = _order(config)
     last = until if until is not None else state.step if state else run.steps
     for seen in steps_of_document(run.datasets, order, document, last):
@@ -98,23 +83,26 @@ def steps_of(config: Config, document: str, until: int | None = None, as_json: b
 
 @contextmanager
 def _loaded(config: Config, step: int | None) -> Iterator[tuple[Resolved, World, Transformer, int]]:
-    """The model of a checkpoint (the newest that is sound, or that of a step), and the steps it has done."""
+    """Load the model of a checkpoint (the newest valid one, or that of a step); yields the steps it has done too."""
     with join_world(config.parallel, config.device) as world:
-        run = resolve(frozen(config)[0], 1)
+        config, state = pinned(config)
+        run = resolve(config, 1, state.model if state else None)
         model = build_model(run, world)
         model.init_weights(config.seed)  # fills what no checkpoint holds
-        found = Checkpoints(run.checkpoints_uri).load_newest(tensors_of(model), step=step)
+        found = Checkpoints(run.config.checkpoints_uri).load_newest(tensors_of(model), step=step)
         if found is None:
-            raise ValueError(f"{run.checkpoints_uri}: no checkpoint there: train first")
+            raise ValueError(f"{run.config.checkpoints_uri}: no checkpoint there: train first")
         yield run, world, model, found.step
 
 
 def evaluated(config: Config, step: int | None = None) -> Iterator[str]:
-    """Validation loss, perplexity and bits per byte of a checkpoint, a line a source or file."""
+    """Yield validation loss, perplexity and bits per byte of a checkpoint, a line a source or file."""
     with _loaded(config, step) as (run, world, model, done):
         yield f"after {done:,} steps"
         with TemporaryDirectory(prefix="gristmill-validation-") as copies:
             texts, windows = validation_sets(run, copies)
+            if not texts:
+                raise ValueError("the dataset has no validation documents and evaluate.files names none: give a file")
             scores = evaluate(model, texts, world, windows)
         for name, score in scores.items():
             yield (
@@ -126,7 +114,7 @@ def evaluated(config: Config, step: int | None = None) -> Iterator[str]:
 def generated(
     config: Config, prompts: Sequence[str], tokens: int | None = None, step: int | None = None
 ) -> Iterator[str]:
-    """How a checkpoint goes on from each prompt."""
+    """Yield how a checkpoint goes on from each prompt."""
     with _loaded(config, step) as (run, _, model, done):
         first, options = run.datasets[0], config.evaluate
         sampling = Sampling(max_tokens=tokens or options.new_tokens, temperature=options.temperature)
@@ -135,10 +123,13 @@ def generated(
         yield from (prompt + text for prompt, text in zip(prompts, texts, strict=True))
 
 
-def exported(config: Config, folder: str, step: int | None = None) -> str:
-    """Write a checkpoint as a folder that Hugging Face's `from_pretrained` opens; returns what was done."""
+def exported(config: Config, folder: str, step: int | None = None, dtype: str | None = None) -> str:
+    """Write a checkpoint as a folder that Hugging Face's `from_pretrained` opens; returns what was done.
+
+    `dtype`: of the weights, whatever this machine computes in; default: parallel.dtype, or bfloat16.
+    """
     check_free(folder)  # before the model is read
-    with _loaded(config, step) as (run, world, model, done):
+    with _loaded(config, step) as (run, _, model, done):
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         whole = {
             name: value
@@ -146,6 +137,7 @@ def exported(config: Config, folder: str, step: int | None = None) -> str:
             if torch.is_tensor(value)
         }
         first = run.datasets[0]
-        words = Words(first.tokenizer, first.manifest.tokenizer.end_of_text.token, first.end_of_text)
-        export(whole, run.model, words, folder, run.dtype(world.device))
-        return f"{folder}: the model after {done:,} steps"
+        words = Words(first.tokenizer, first.dataset.manifest.tokenizer.end_of_text.token, first.end_of_text)
+        written = dtype or config.parallel.dtype or "bfloat16"
+        export(whole, run.model, words, folder, getattr(torch, written))
+        return f"{folder}: the model after {done:,} steps, in {written}"

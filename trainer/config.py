@@ -107,6 +107,7 @@ class Model(Section):
     tied: bool = Field(default=False, description="one matrix for embedding and output")
     attention: Literal["sdpa", "flex"] = "sdpa"
     start_from: str | None = Field(default=None, description="a Hugging Face folder whose weights are the start")
+    check_tokenizer: bool = Field(default=True, description="refuse a start_from folder with another tokenizer")
 
 
 class OptimizerOptions(Section):
@@ -163,18 +164,18 @@ class SpikeOptions(Section):
         default="log", description="skip: no update; rewind: back to the last checkpoint, past those batches"
     )
     window: int = Field(default=64, ge=16, description="accepted steps that are looked back on")
-    warmup: int = Field(default=32, ge=8, description="steps before the rule speaks; of a phase, before it refuses")
+    warmup: int = Field(default=32, ge=8, description="steps before the rule applies; of a phase, before it refuses")
     threshold: float = Field(default=8.0, gt=0, description="robust z-score: deviation over 1.4826 MAD")
-    before: int = Field(default=0, ge=0, description="rewind: batches before the spike that are passed over too")
+    before: int = Field(default=0, ge=0, description="rewind: batches before the spike that are skipped too")
     most: int = Field(default=20, ge=1, description="skips or rewinds of a run; more stop it")
 
 
 class CheckpointOptions(Section):
-    """When the run can be taken up again."""
+    """From where the run can be resumed."""
 
     every: int = Field(default=500, ge=1, description="steps")
     keep_last: int = Field(default=3, ge=1)
-    keep_every: int | None = Field(default=None, ge=1, description="steps; those stay for ever")
+    keep_every: int | None = Field(default=None, ge=1, description="steps; those are never deleted")
     uri: str | None = Field(default=None, description="folder or bucket; default: OUTPUT/checkpoints")
     staging: str | None = Field(default=None, description="local folder to write in before an upload")
 
@@ -198,7 +199,7 @@ class EvaluateOptions(Section):
 
 
 class LogOptions(Section):
-    """What is told on the way."""
+    """What is logged on the way."""
 
     every: int = Field(default=10, ge=1, description="steps a line")
     layer_norms_every: int | None = Field(default=100, ge=1, description="steps; null: never")
@@ -225,6 +226,11 @@ class Config(Section):
     evaluate: EvaluateOptions = EvaluateOptions()
     log: LogOptions = LogOptions()
 
+    @property
+    def checkpoints_uri(self) -> str:
+        """Where checkpoints lie."""
+        return self.checkpoint.uri or f"{self.output.rstrip('/')}/checkpoints"
+
     @field_validator("output")
     @classmethod
     def _local(cls, output: str) -> str:
@@ -234,7 +240,7 @@ class Config(Section):
 
 
 def load_config(path: str, overrides: Iterable[str] = ()) -> Config:
-    """The configuration at `path`, changed by `key.path=value` overrides.
+    """Load the configuration at `path`, changed by `key.path=value` overrides.
 
     Raises schemas.config_model.ConfigError with the place and the nearest known name.
     """

@@ -16,10 +16,11 @@ from schemas.config_model import ConfigError, file_of
 from schemas.manifest import DatasetError
 from trainer.config import Config, Data, PhaseChange
 from trainer.data.packed_row_counts import with_packed_rows
-from trainer.dataset import Dataset, open_dataset
+from trainer.data.train_split import TrainSplit, open_train_split
 from trainer.evaluate.perplexity import read_text
 from trainer.evaluate.sampling import load_tokenizer
 from trainer.model.huggingface import read_config
+from trainer.model.start_from import check_tokenizer, started_model
 from trainer.model.transformer import ModelConfig, flops_per_token
 from trainer.optim.lr_schedule import Schedule
 from trainer.optim.optimizers import default_batch_tokens, default_learning_rate
@@ -37,11 +38,12 @@ class Resolved:
 
     config: Config
     world: int
-    datasets: tuple[Dataset, ...]  # every generation that a phase reads, those of the first phase first
+    datasets: tuple[TrainSplit, ...]  # every generation that a phase reads, those of the first phase first
     phases: tuple[Phase, ...]
     model: ModelConfig
     schedule: Schedule
     rules: Mapping[str, str] = field(default_factory=dict)  # key: what was chosen, and why
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # key: value, of rules that depend on the run's length
 
     @property
     def steps(self) -> int:
@@ -64,7 +66,8 @@ class Resolved:
 
     def checkpoint_due(self, step: int) -> bool:
         """Whether a checkpoint is begun after `step` steps; the last one is written when the run ends."""
-        return step % self.config.checkpoint.every == 0 and step < self.steps
+        due = step % self.config.checkpoint.every == 0 or step == self.schedule.decay_start
+        return due and step < self.steps
 
     def dtype(self, device: torch.device) -> torch.dtype:
         """What is computed in."""
@@ -75,27 +78,29 @@ class Resolved:
         """The order of samples."""
         return Order(self.config.seed, self.phases, skipped)
 
-    @property
-    def checkpoints_uri(self) -> str:
-        """Where checkpoints lie."""
-        return self.config.checkpoint.uri or f"{self.config.output.rstrip('/')}/checkpoints"
 
-
-def resolve(config: Config, world: int = 1) -> Resolved:
+def resolve(config: Config, world: int = 1, known: Mapping[str, Any] | None = None) -> Resolved:
     """Open the datasets and decide what the configuration leaves open.
 
+    `known`: the model in the run's newest checkpoint, which takes the place of the one in `model.start_from`.
     Raises ConfigError for a configuration that cannot be trained, DatasetError or StorageError for its data.
     """
     try:
-        return _resolve(config, world)
+        return _resolve(config, world, known)
     except DatasetError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def check_files(run: Resolved) -> None:
-    """Open the files that a run is to be measured on, before its first step. Raises ConfigError, StorageError."""
+def check_files(run: Resolved, resumed: bool) -> None:
+    """Open the files that a run starts from and is measured on, before its first step.
+
+    Raises ConfigError, StorageError.
+    """
+    model = run.config.model
+    if model.start_from is not None and model.check_tokenizer and not resumed:
+        check_tokenizer(model.start_from, run.datasets[0].tokenizer)
     for name, uri in run.config.evaluate.files.items():
         with file_of(f"evaluate.files.{name}"):
             if any(name in phase.shards.sources for phase in run.phases):
@@ -103,12 +108,12 @@ def check_files(run: Resolved) -> None:
             read_text(uri)
 
 
-def _resolve(config: Config, world: int) -> Resolved:
+def _resolve(config: Config, world: int, known: Mapping[str, Any] | None) -> Resolved:
     rules: dict[str, str] = {}
-    opened: dict[tuple[str, int | None], Dataset] = {}
+    opened: dict[tuple[str, int | None], TrainSplit] = {}
     shards = _shards(config.data, config.data.generation, opened)
     first = tuple(opened.values())
-    model = _model(config, first, rules)
+    model = _model(config, first, rules, known)
     batch = config.data.global_batch or _batch(config, model, shards, rules)
     _check_prompts(config, first[0], model)
     phases = _phases(config.data, batch, shards, opened, rules)
@@ -119,13 +124,20 @@ def _resolve(config: Config, world: int) -> Resolved:
         steps = min(steps, last + 1)
     tokens = _tokens_until(phases, steps)
     peak = config.optimizer.learning_rate or _rate(model, phases, tokens, rules)
-    return Resolved(config, world, tuple(opened.values()), phases, model, _schedule(config, steps, peak, rules), rules)
+    schedule = _schedule(config, steps, peak, rules)
+    values = {
+        "data.global_batch": batch,
+        "optimizer.learning_rate": peak,
+        "schedule.warmup_steps": schedule.warmup_steps,
+    }
+    chosen = {key: value for key, value in values.items() if key in rules}
+    return Resolved(config, world, tuple(opened.values()), phases, model, schedule, rules, chosen)
 
 
 # ---------------------------------------------------------------- data
 
 
-def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], Dataset]) -> Shards:
+def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], TrainSplit]) -> Shards:
     """The train shards of all datasets at a generation (a number, or one a dataset)."""
     named = data.datasets or {"": str(data.dataset)}
     if isinstance(generation, Mapping) and (unknown := set(generation) - set(named)):
@@ -134,7 +146,7 @@ def _shards(data: Data, generation: Any, opened: dict[tuple[str, int | None], Da
     for name, uri in named.items():
         number = generation.get(name) if isinstance(generation, Mapping) else generation
         if (name, number) not in opened:
-            dataset = open_dataset(uri, number, name or None)
+            dataset = open_train_split(uri, number, name or None)
             for length in _packed_lengths(data):
                 dataset = with_packed_rows(dataset, length, data.cache.folder)
             opened[name, number] = dataset
@@ -158,7 +170,7 @@ def _packed_lengths(data: Data) -> list[int]:
 
 
 def _phases(
-    data: Data, batch: int, shards: Shards, opened: dict[tuple[str, int | None], Dataset], rules: dict[str, str]
+    data: Data, batch: int, shards: Shards, opened: dict[tuple[str, int | None], TrainSplit], rules: dict[str, str]
 ) -> tuple[Phase, ...]:
     first = Phase(
         start=0,
@@ -176,7 +188,7 @@ def _phases(
     return tuple(phases)
 
 
-def _changed(before: Phase, change: PhaseChange, data: Data, opened: dict[tuple[str, int | None], Dataset]) -> Phase:
+def _changed(before: Phase, change: PhaseChange, data: Data, opened: dict[tuple[str, int | None], TrainSplit]) -> Phase:
     return Phase(
         start=change.batch,
         global_batch=change.global_batch or before.global_batch,
@@ -218,14 +230,15 @@ def _check_world(phases: tuple[Phase, ...], world: int) -> None:
 # ---------------------------------------------------------------- model
 
 
-def _model(config: Config, datasets: tuple[Dataset, ...], rules: dict[str, str]) -> ModelConfig:
+def _model(
+    config: Config, datasets: tuple[TrainSplit, ...], rules: dict[str, str], known: Mapping[str, Any] | None
+) -> ModelConfig:
     shape, vocabulary = config.model, max(dataset.vocab_size for dataset in datasets)
     longest = max([config.data.sequence_length, *(change.sequence_length or 0 for change in config.data.phases)])
     if shape.start_from is not None:
-        model = read_config(shape.start_from, shape.attention)
+        base = ModelConfig(**{**known, "attention": shape.attention}) if known else None
+        model = started_model(shape, base or read_config(shape.start_from, shape.attention), longest)
         vocab_size = model.vocab_size
-        if longest > model.max_positions:
-            raise ValueError(f"data.sequence_length={longest}: {shape.start_from} was made for {model.max_positions}")
     else:
         vocab_size = shape.vocab_size or _round_up(vocabulary, rules, "model.vocab_size", "the dataset's")
         model = ModelConfig(
@@ -252,7 +265,7 @@ def _model(config: Config, datasets: tuple[Dataset, ...], rules: dict[str, str])
     return model
 
 
-def _check_prompts(config: Config, dataset: Dataset, model: ModelConfig) -> None:
+def _check_prompts(config: Config, dataset: TrainSplit, model: ModelConfig) -> None:
     """Samples of text must fit into a sequence: found out here, not at the first evaluation."""
     if not config.evaluate.prompts:
         return

@@ -110,7 +110,7 @@ class Cluster:
             f"--flink-master=127.0.0.1:{ports['rest']}", "--job-host=127.0.0.1", f"--job-port={ports['job']}",
             "--artifact-port=0", "--expansion-port=0", f"--artifacts-dir={self.state / 'artifacts'}",
         )  # fmt: skip
-        pool = [sys.executable, "-m", "pipeline.runtime.pool", f"--port={ports['pool']}"]
+        pool = [sys.executable, str(HERE / "worker_pool.py"), f"--port={ports['pool']}"]
         self._spawn("pool", pool, {"PYTHONPATH": str(ROOT)})
         self._wait("jobserver", lambda: _listens(ports["job"]))
         self._wait("pool", lambda: _listens(ports["pool"]))
@@ -166,18 +166,18 @@ class Cluster:
 
     def overview(self) -> dict:
         """The JobManager's summary: slots, TaskManagers, jobs; empty while it does not answer."""
-        return self._ask("overview")
+        return self._query("overview")
 
     def failures(self) -> dict[str, int]:
         """How often each job failed so far and was restarted, by its id, the oldest job first."""
-        jobs = sorted(self._ask("jobs/overview").get("jobs", []), key=lambda job: job["start-time"])
+        jobs = sorted(self._query("jobs/overview").get("jobs", []), key=lambda job: job["start-time"])
         return {
-            job["jid"]: len(self._ask(f"jobs/{job['jid']}/exceptions").get("exceptionHistory", {}).get("entries", []))
+            job["jid"]: len(self._query(f"jobs/{job['jid']}/exceptions").get("exceptionHistory", {}).get("entries", []))
             for job in jobs
         }
 
-    def _ask(self, path: str) -> dict:
-        """The JobManager's answer to a question over HTTP."""
+    def _query(self, path: str) -> dict:
+        """Return the JobManager's answer to a query over HTTP; empty where it does not answer."""
         with contextlib.suppress(OSError, ValueError):
             url = f"http://127.0.0.1:{self._data['ports']['rest']}/{path}"
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
@@ -246,8 +246,8 @@ def _is_ours(entry: dict) -> bool:
     """Whether the process still runs and is the one that was started, not a later one with its number."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(entry["pid"], os.WNOHANG)
-    ask = ["ps", "-ww", "-o", "stat=,command=", "-p", str(entry["pid"])]
-    shown = subprocess.run(ask, capture_output=True, text=True)
+    command_line = ["ps", "-ww", "-o", "stat=,command=", "-p", str(entry["pid"])]
+    shown = subprocess.run(command_line, capture_output=True, text=True)
     state, _, command = shown.stdout.strip().partition(" ")
     return bool(state) and not state.startswith("Z") and entry["command"][-1] in command
 

@@ -1,4 +1,4 @@
-"""One part as a file: an Arrow IPC file, written beside its place and given its name when it is whole."""
+"""A part, or columns of one, as a file: Arrow IPC, written beside its place and given its name when it is whole."""
 
 import contextlib
 import hashlib
@@ -49,6 +49,12 @@ class PartFile:
         self._pending.append(batch)
         self._pending_rows += batch.num_rows
         self._pending_bytes += text_bytes
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Append rows as a record batch of their own."""
+        self._flush()
+        self._pending.append(batch)
+        self._flush()
 
     def publish(self) -> tuple[int, str]:
         """Give the part its name; returns its bytes and sha256."""

@@ -12,15 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.ingest.extract.html import Extracted, Extractor
+from pipeline.ingest.measure_part import columns_receipt, columns_schema, spread_columns
 from pipeline.ingest.part_file import PartFile
 from pipeline.ingest.read import read_piece
-from pipeline.ingest.receipts import Piece, PieceReceipt, Receipt, Task
+from pipeline.ingest.receipts import ColumnsReceipt, Piece, PieceReceipt, Receipt, Task
 from pipeline.ingest.records import Record, doc_id
+from pipeline.measure.final_text import text_hashes
 from pipeline.measure.measure import Measurer
-from pipeline.measure.registry import SIGNALS
+from pipeline.measure.registry import Registry
 from pipeline.runtime.progress import Reporter
+from pipeline.text.edits import text_buffers
 from schemas import storage
-from schemas.arrow import document_schema
+from schemas.arrow import TEXT_PART
 from schemas.recipe import Recipe
 
 __all__ = ["PartMaker"]
@@ -46,7 +49,8 @@ class Batch:
 class Rows:
     """A batch as rows of a part."""
 
-    table: pa.RecordBatch
+    table: pa.RecordBatch  # of the text part
+    columns: pa.RecordBatch  # measured
     pieces: list[PieceReceipt]
     alive: int
     text_bytes: int
@@ -55,32 +59,50 @@ class Rows:
 class PartMaker:
     """Makes parts of one task; `versions` go into their metadata."""
 
-    def __init__(self, task: Task, recipe: Recipe, work: str, versions: dict[str, str], reporter: Reporter) -> None:
-        self._task, self._recipe, self._work, self._reporter = task, recipe, work, reporter
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        registry: Registry,
+        work: str,
+        versions: dict[str, str],
+        reporter: Reporter,
+    ) -> None:
+        self._task, self._recipe, self._registry, self._work = task, recipe, registry, work
+        self._reporter = reporter
         self._attempt = secrets.token_hex(4)
-        self._measurer = Measurer(recipe.measure, recipe.edits)
+        self._measurer = Measurer(registry)
         metadata = {"source": task.source, **versions}
-        schema = document_schema(recipe.measure.minhash.num_hashes, [signal.name for signal in SIGNALS])
-        self._schema = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
+        self._schema = TEXT_PART.with_metadata({key: metadata[key] for key in sorted(metadata)})
+        self._columns_schema = columns_schema(registry.groups)
 
-    def make(self, number: int, skip: int) -> Generator[Receipt, None, None]:
-        """Write part `number` and those that follow, a receipt each; the first `skip` rows stand in parts before."""
+    def make(self, number: int, skip: int) -> Generator[tuple[Receipt, ColumnsReceipt], None, None]:
+        """Write part `number` and those that follow, with their measure columns, and the receipts of both.
+
+        The first `skip` rows stand in parts before.
+        """
         batches = self._measured(skip)
         batch = next(batches, None)
         while batch is not None:
-            path = f"parts/{self._task.key}-{number:03d}.{self._attempt}.arrow"
+            stem = f"{self._task.key}-{number:03d}.{self._attempt}.arrow"
+            path, columns_path = f"parts/{stem}", f"columns/{stem}"
             rows = alive = text_bytes = 0
             pieces: list[PieceReceipt] = []
-            with PartFile(storage.join(self._work, path), self._schema) as part:
+            with (
+                PartFile(storage.join(self._work, path), self._schema) as part,
+                PartFile(storage.join(self._work, columns_path), self._columns_schema) as columns,
+            ):
                 while batch is not None and (not rows or text_bytes + batch.text_bytes <= self._recipe.read.part_bytes):
                     part.write(batch.table, batch.text_bytes)
+                    columns.write(batch.columns, batch.text_bytes)
                     rows += batch.table.num_rows
                     alive += batch.alive
                     text_bytes += batch.text_bytes
                     pieces += batch.pieces
                     batch = next(batches, None)
                 size, sha256 = part.publish()
-            yield Receipt(
+                columns_size, columns_sha256 = columns.publish()
+            receipt = Receipt(
                 key=self._task.key,
                 number=number,
                 last=batch is None,
@@ -93,6 +115,8 @@ class PartMaker:
                 sha256=sha256,
                 pieces=tuple(pieces),
             )
+            groups = self._registry.groups
+            yield receipt, columns_receipt(receipt, columns_path, columns_size, columns_sha256, groups)
             number += 1
 
     def _measured(self, skip: int) -> Iterator[Rows]:
@@ -146,29 +170,19 @@ class PartMaker:
 
     def _rows(self, batch: Batch, texts: Sequence[Extracted]) -> Rows:
         """Measure a batch and lay it out as rows of a part, in record order."""
-        alive = [place for place, text in enumerate(texts) if text.text is not None]
-        stored = pa.array([texts[place].text for place in alive], pa.large_string())
-        urls = pa.array([_utf8(batch.records[place].url) for place in alive], pa.string())
+        is_alive = [text.text is not None for text in texts]
         columns = _record_columns(self._task.source, batch.records, texts)
-        columns["text"] = stored
-        measured = self._measurer.measure(stored, urls) if alive else None
-        spread = _spread(alive, len(texts))
-        for name in self._schema.names:
-            if name not in columns:
-                columns[name] = measured.column(name) if measured else pa.nulls(0, self._schema.field(name).type)
-            if len(columns[name]) != len(texts):
-                columns[name] = columns[name].take(spread)
-        table = pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
-        text_bytes = sum(len(texts[place].text or b"") for place in alive)
-        return Rows(table, batch.pieces, len(alive), text_bytes)
-
-
-def _spread(alive: list[int], num_rows: int) -> pa.Array:
-    """For each row its place among the alive ones; null for a dropped row."""
-    places: list[int | None] = [None] * num_rows
-    for place, row in enumerate(alive):
-        places[row] = place
-    return pa.array(places, pa.int32())
+        stored = columns["text"].filter(pa.array(is_alive, pa.bool_()))
+        hashes = text_hashes(*text_buffers(stored))
+        table = spread_columns({"text_hash": hashes}, is_alive, pa.schema([self._schema.field("text_hash")]))
+        columns["text_hash"] = table["text_hash"]
+        record = pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
+        living = record.filter(pa.array(is_alive, pa.bool_()))
+        made = (
+            self._measurer.measure(stored, {name: living[name] for name in living.schema.names}) if len(stored) else {}
+        )
+        measured = spread_columns(made, is_alive, self._columns_schema)
+        return Rows(record, measured, batch.pieces, len(stored), sum(len(text.text or b"") for text in texts))
 
 
 def _record_columns(source: str, records: Sequence[Record], texts: Sequence[Extracted]) -> dict[str, pa.Array]:
@@ -192,6 +206,7 @@ def _record_columns(source: str, records: Sequence[Record], texts: Sequence[Extr
         "rule": column(pa.string(), (text.rule for text in texts)),
         "value": column(pa.float64(), (text.value for text in texts)),
         "threshold": column(pa.float64(), (text.threshold for text in texts)),
+        "text": column(pa.large_string(), (text.text for text in texts)),
     }
 
 

@@ -1,60 +1,47 @@
 """From a task to its parts, and from receipts to the list of parts. Contracts, section 2.
 
-A part is one Arrow file under `parts/` and one receipt under `receipts/`. The receipt is created once and is the
-choice among attempts: parts are found by receipts, never by listing. The bytes of a part follow from the bytes read
-and the recipe alone, so an attempt that comes second loses nothing but time.
+A text part is one Arrow file under `parts/` and one receipt under `receipts/`; what is measured of it lies beside
+(`measure_part.py`). The receipt is created once and is the choice among attempts: parts are found by receipts, never by
+listing. The bytes of a part follow from the bytes read and the recipe alone, so an attempt that comes second loses
+nothing but time.
 """
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.ingest.extract.html import extract_version
+from pipeline.ingest.measure_part import choose_columns, columns_files, find_columns, measure_missing
 from pipeline.ingest.part_writer import PartMaker
-from pipeline.ingest.receipts import PartRef, Piece, Receipt, Task
+from pipeline.ingest.receipts import ColumnsFile, PartRef, Piece, Receipt, Task
 from pipeline.ingest.records import ConservationError
-from pipeline.measure.language import asset_path
-from pipeline.measure.measure import MEASURE_VERSION
+from pipeline.measure.measure import MeasureError
+from pipeline.measure.registry import Registry, load_registry
 from pipeline.runtime.progress import Reporter
 from schemas import storage
 from schemas.recipe import Recipe, Source, canonical_json
 
-__all__ = ["PART_VERSION", "asset_digests", "fingerprint", "ingest_task", "load_parts", "stage_versions"]
+__all__ = ["PART_VERSION", "fingerprint", "ingest_task", "load_parts", "stage_versions"]
 
 PART_VERSION = 1  # raise when reading, or the layout of parts, changes what a part holds
 REQUESTS_AT_ONCE = 16
 
 
 def stage_versions(recipe: Recipe) -> dict[str, str]:
-    """What decides a part besides input and recipe, by stage."""
-    return {"extract": extract_version(recipe.extract.method), "measure": MEASURE_VERSION, "part": str(PART_VERSION)}
+    """What decides a text part besides input and recipe, by stage."""
+    return {"extract": extract_version(recipe.extract.method), "part": str(PART_VERSION)}
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """sha256 of all that decides parts besides their inputs; enters every task's key.
-
-    Raises ValueError or StorageError for an asset that cannot be read.
-    """
+    """sha256 of all that decides text parts besides their inputs; enters every task's key."""
     identity = {
         "fields": {name: fields for name, source in recipe.sources.items() if (fields := _own_fields(source))},
         "read": recipe.read.model_dump(mode="json"),
         "extract": recipe.extract.model_dump(mode="json"),
-        "edits": recipe.edits.model_dump(mode="json"),
-        "measure": recipe.measure.model_dump(mode="json", exclude={"language_model", "url_block_list"}),
-        # By content: the same model under another name makes the same parts.
-        "assets": asset_digests(recipe),
         "versions": stage_versions(recipe),
     }
     return hashlib.sha256(canonical_json(identity)).hexdigest()
-
-
-def asset_digests(recipe: Recipe) -> dict[str, str]:
-    """sha256 of each file that the recipe's measures need, by what it is for."""
-    digests = {"language_model": hashlib.sha256(asset_path(recipe.measure.language_model).read_bytes()).hexdigest()}
-    if recipe.measure.url_block_list:
-        digests["url_block_list"] = hashlib.sha256(storage.read(recipe.measure.url_block_list)).hexdigest()
-    return digests
 
 
 def _own_fields(source: Source) -> dict[str, str]:
@@ -63,31 +50,56 @@ def _own_fields(source: Source) -> dict[str, str]:
     return {key: fields[key] for key in fields if key.endswith("_field") and fields[key] != default[key]}
 
 
-def ingest_task(task: Task, recipe: Recipe, work: str, progress: str | None = None) -> list[Receipt]:
-    """Make the parts of a task below `work`, unless they are there; returns their receipts.
+def ingest_task(
+    task: Task, recipe: Recipe, work: str, progress: str | None = None, expected: Mapping[str, str] | None = None
+) -> list[Receipt]:
+    """Make the parts of a task below `work` with their measure columns, unless they are there; returns their receipts.
 
-    A rerun goes on after the last part that has its receipt: rows before it are read, but not extracted again.
-    `progress` is a local folder for the driver's progress line.
-    Raises StorageError for a store that fails, ConservationError when a row is not accounted for.
+    A rerun goes on after the last part that has its receipt: rows before it are read, but not extracted again. Columns
+    that are missing over a part are measured from its stored texts. `progress` is a local folder for the driver's
+    progress line, `expected` the identities of the driver's signal groups.
+    Raises StorageError for a store that fails, ConservationError when a row is not accounted for, MeasureError for a
+    signal group of the user's own that is wrong or not the driver's.
     """
-    reporter = Reporter(progress)
+    reporter, registry = Reporter(progress), load_registry(recipe)
+    _check_groups(registry, expected)
     receipts = _discard_broken(task, work)
     while not (receipts and receipts[-1].last):
-        receipts = _go_on(task, recipe, work, receipts, reporter)
+        receipts = _go_on(task, recipe, registry, work, receipts, reporter)
     _check_rows(task, receipts)
+    for receipt in receipts:
+        measure_missing(receipt, registry, work, reporter)
     reporter.add("ingest", items=1)
     reporter.close()
     return receipts
 
 
-def _go_on(task: Task, recipe: Recipe, work: str, receipts: list[Receipt], reporter: Reporter) -> list[Receipt]:
+def _check_groups(registry: Registry, expected: Mapping[str, str] | None) -> None:
+    """Raise MeasureError where this worker would measure otherwise than its driver asks."""
+    if expected is None:
+        return
+    for group in registry.groups:
+        if expected.get(group.name) != group.identity:
+            raise MeasureError(
+                f"signal group {group.name} is another here than where the run was started: this worker has version "
+                f"{group.group.version} of {group.module or 'Gristmill'}: install the same packages on all workers"
+            )
+
+
+def _go_on(
+    task: Task, recipe: Recipe, registry: Registry, work: str, receipts: list[Receipt], reporter: Reporter
+) -> list[Receipt]:
     """`receipts` and those of the parts that follow, as far as they are of one attempt or equal to it."""
     receipts = list(receipts)
-    maker = PartMaker(task, recipe, work, stage_versions(recipe), reporter)
+    maker = PartMaker(task, recipe, registry, work, stage_versions(recipe), reporter)
     with contextlib.closing(maker.make(len(receipts), sum(receipt.rows for receipt in receipts))) as parts:
-        for made in parts:
+        for made, columns in parts:
             chosen = _choose(work, made)
             receipts.append(chosen)
+            if chosen.sha256 == made.sha256:
+                choose_columns(work, columns)
+            else:
+                storage.delete(storage.join(work, columns.path))
             # Another attempt ends its part elsewhere when a page was too slow on one machine only: go on from there.
             if (chosen.rows, chosen.last) != (made.rows, made.last):
                 break
@@ -157,28 +169,38 @@ def _check_rows(task: Task, receipts: Iterable[Receipt]) -> None:
         )
 
 
-def load_parts(work: str, tasks: Iterable[Task], missing_ok: bool = False) -> tuple[list[PartRef], list[Receipt]]:
-    """The parts of all tasks, numbered by (source, input name, start, number), and their receipts in that order.
+def load_parts(
+    work: str, tasks: Iterable[Task], registry: Registry, missing_ok: bool = False
+) -> tuple[list[PartRef], list[Receipt]]:
+    """The parts of all tasks with their measure columns, numbered by (source, input name, start, number), and receipts.
 
-    With `missing_ok` a task whose parts are not all there contributes none; without, it is a FileNotFoundError.
+    With `missing_ok` a task whose parts are not all there contributes none, and a part keeps the columns that it has;
+    without, what is missing is a FileNotFoundError.
     """
     ordered = sorted(tasks, key=lambda task: (task.source, task.pieces[0].name, task.pieces[0].start))
 
-    def load(task: Task) -> list[tuple[Receipt, Piece]]:
+    def load(task: Task) -> list[tuple[Receipt, Piece, tuple[ColumnsFile, ...], dict[str, str]]]:
         receipts = _receipts(task, work)
-        if receipts and receipts[-1].last and all(_is_there(receipt, work) for receipt in receipts):
-            return list(zip(receipts, _first_pieces(task, receipts), strict=True))
-        return []
+        if not (receipts and receipts[-1].last and all(_is_there(receipt, work) for receipt in receipts)):
+            return []
+        loaded = []
+        for receipt, piece in zip(receipts, _first_pieces(task, receipts), strict=True):
+            keys = {group.name: group.key(receipt.sha256) for group in registry.groups}
+            found = find_columns(work, receipt.sha256, keys)
+            if len(found) < len(keys) and not missing_ok:
+                return []
+            loaded.append((receipt, piece, columns_files(work, found), {name: keys[name] for name in found}))
+        return loaded
 
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         loaded = list(pool.map(load, ordered))
-    missing = [task.pieces[0].uri for task, pairs in zip(ordered, loaded, strict=True) if not pairs]
+    missing = [task.pieces[0].uri for task, found in zip(ordered, loaded, strict=True) if not found]
     if missing and not missing_ok:
         raise FileNotFoundError(
-            f"{work}: parts are missing ({len(missing):,} of {len(ordered):,}), the first of {missing[0]}: "
-            "`gristmill run` makes them"
+            f"{work}: parts or their measures are missing ({len(missing):,} of {len(ordered):,}), the first of "
+            f"{missing[0]}: `gristmill run` makes them"
         )
-    found = [pair for pairs in loaded for pair in pairs]
+    every = [each for found in loaded for each in found]
     parts = [
         PartRef(
             number=number,
@@ -189,10 +211,12 @@ def load_parts(work: str, tasks: Iterable[Task], missing_ok: bool = False) -> tu
             sha256=receipt.sha256,
             name=piece.name,
             start=piece.start,
+            files=files,
+            groups=groups,
         )
-        for number, (receipt, piece) in enumerate(found)
+        for number, (receipt, piece, files, groups) in enumerate(every)
     ]
-    return parts, [receipt for receipt, _ in found]
+    return parts, [receipt for receipt, _, _, _ in every]
 
 
 def _first_pieces(task: Task, receipts: Iterable[Receipt]) -> Iterator[Piece]:

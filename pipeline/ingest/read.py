@@ -1,15 +1,23 @@
-"""Reading a piece of a crawl file: its records one by one, then a receipt for every byte of it."""
+"""Reading an input split of a file: its records one by one, then a receipt for every byte of it."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from pipeline.ingest.bytes.compression import HEAD_BYTES, Codec, dictionary_of, find_codec, zstd_codec
 from pipeline.ingest.bytes.decoded_stream import Decoded, FrameSource, PlainBytes
 from pipeline.ingest.bytes.frame_boundaries import Boundaries, Probe
 from pipeline.ingest.bytes.frames import Frames
-from pipeline.ingest.formats.jsonl import LineRecords, looks_like_jsonl
+from pipeline.ingest.bytes.transcoded import Transcoded, utf16_of
+from pipeline.ingest.formats.arrow import ArrowRows
+from pipeline.ingest.formats.csv_rows import CsvRecords
+from pipeline.ingest.formats.fields import FieldNames
+from pipeline.ingest.formats.json_values import ValueRecords
+from pipeline.ingest.formats.jsonl import SHAPE_BYTES, LineRecords, json_shape, looks_like_jsonl
 from pipeline.ingest.formats.parquet import ParquetRows
 from pipeline.ingest.formats.plain_boundaries import PlainRecords, line_boundary
+from pipeline.ingest.formats.text_file import TextFile
 from pipeline.ingest.formats.warc import WarcRecords
 from pipeline.ingest.formats.warc_headers import ARC, WARC, Format
 from pipeline.ingest.receipts import Piece, PieceReceipt
@@ -17,13 +25,16 @@ from pipeline.ingest.records import LEDGER_TYPES, ConservationError, Record
 from schemas import storage
 from schemas.recipe import Read, Source
 
-__all__ = ["PieceReader", "check_pieces", "read_piece"]
+__all__ = ["PieceReader", "check_pieces", "is_cut_at_lines", "read_piece"]
 
 MAX_DICTIONARY_BYTES = 128 << 20
+ROW_FORMATS: dict[str, type[ParquetRows] | type[ArrowRows]] = {"parquet": ParquetRows, "arrow": ArrowRows}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 def read_piece(piece: Piece, source: Source, read: Read) -> "PieceReader":
-    """The records of a piece; damage gives rows, not exceptions.
+    """The records of an input split; what is corrupt gives rows, not exceptions.
 
     Iterating raises StorageError where the file cannot be fetched, ValueError where it is not what the recipe says,
     and ConservationError where a byte or record is not accounted for.
@@ -31,36 +42,45 @@ def read_piece(piece: Piece, source: Source, read: Read) -> "PieceReader":
     return PieceReader(piece, source, read)
 
 
+class Records(Protocol):
+    """The ledger records of a stream of bytes, in order, and how many of each type were met."""
+
+    counts: "Counter[str]"
+
+    def __iter__(self) -> Iterator[Record]: ...
+
+
 class PieceReader:
-    """Iterate once over a piece's ledger records; `receipt` is there afterwards."""
+    """Iterate once over an input split's ledger records; `receipt` is there afterwards.
+
+    `names` says which of the recipe's fields the records had so far.
+    """
 
     def __init__(self, piece: Piece, source: Source, read: Read) -> None:
         self._piece, self._source, self._read = piece, source, read
         self._receipt: PieceReceipt | None = None
+        self.names = FieldNames(source)
 
     @property
     def receipt(self) -> PieceReceipt:
         """What was read; only once every record has been taken."""
-        assert self._receipt is not None, "the receipt of a piece follows its last record"
+        assert self._receipt is not None, "the receipt of an input split follows its last record"
         return self._receipt
 
     def __iter__(self) -> Iterator[Record]:
         piece = self._piece
         with storage.open_input(piece.uri) as file:
-            if piece.format == "parquet":
-                yield from self._rows(file)
+            if piece.format in ROW_FORMATS:
+                rows = ROW_FORMATS[piece.format](file, piece, self.names, self._read)
+                yield from rows
+                self._receipt = rows.receipt()
             else:
                 yield from self._stream(file)
-
-    def _rows(self, file: BinaryIO) -> Iterator[Record]:
-        rows = ParquetRows(file, self._piece, self._source, self._read)
-        yield from rows
-        self._receipt = rows.receipt()
 
     def _stream(self, file: BinaryIO) -> Iterator[Record]:
         piece = self._piece
         try:
-            start, frames, records = _open(file, piece, self._source, self._read)
+            start, frames, records = self._open(file)
             rows = 0
             for record in records:
                 rows += 1
@@ -84,21 +104,69 @@ class PieceReader:
             records=counts,
         )
 
-
-def _open(
-    file: BinaryIO, piece: Piece, source: Source, read: Read
-) -> tuple[int, FrameSource, "WarcRecords | LineRecords"]:
-    """(covered start, frames, records) of a piece."""
-    head = file.read(HEAD_BYTES)
-    is_warc = piece.format == "warc"
-    is_plain = WARC.begins(head) or head.startswith(b"filedesc:") if is_warc else looks_like_jsonl(head)
-    codec = find_codec(head, piece.name, is_plain)
-    if codec is not None and codec.name == "zstd":
-        codec = _with_dictionary(file, codec)
-    if not is_warc:
+    def _open(self, file: BinaryIO) -> tuple[int, FrameSource, Records]:
+        """(covered start, frames, records) of the input split."""
+        piece, read = self._piece, self._read
+        codec = codec_of(file, piece.format, piece.name)
+        if piece.format == "warc":
+            return _archive(file, piece, read, codec)
+        head = first_bytes(file, piece.size, codec)
         start, frames = _lines(file, piece, codec)
-        return start, frames, LineRecords(Decoded(frames, lambda data: False), piece.name, source, read)
+        encoding = None if piece.format == "text" else utf16_of(head)
+        if encoding is not None:
+            frames = Transcoded(frames, encoding)
+            head = head.decode(encoding, "replace").encode()
+        stream = Decoded(frames, lambda data: False)
+        return start, frames, self._records(stream, head)
+
+    def _records(self, stream: Decoded, head: bytes) -> Records:
+        name, source, read = self._piece.name, self._source, self._read
+        match self._piece.format:
+            case "text":
+                return TextFile(stream, name, read)
+            case "csv" | "tsv":
+                delimiter = source.delimiter or DELIMITERS[self._piece.format]
+                return CsvRecords(stream, name, self.names, read, delimiter, source.columns)
+        shape = json_shape(head)
+        if shape == "values":
+            return ValueRecords(stream, name, self.names, read)
+        return LineRecords(stream, name, self.names, read, b"\r" if shape == "returns" else b"\n")
+
+
+def is_cut_at_lines(file: BinaryIO, name: str, size: int) -> bool:
+    """Whether a JSONL file may be cut: it is not compressed, and each of its lines is a value."""
+    if codec_of(file, "jsonl", name) is not None:
+        return False
+    head = first_bytes(file, size, None)
+    return utf16_of(head) is None and json_shape(head) == "lines"
+
+
+def codec_of(file: BinaryIO, form: str, name: str) -> Codec | None:
+    """Return the compression of a file of this format; None where it is not compressed."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    if form == "warc":
+        is_plain = WARC.begins(head) or head.startswith(b"filedesc:")
+    else:
+        is_plain = utf16_of(head) is not None or (
+            looks_like_jsonl(head) if form == "jsonl" else not CONTROLS.search(head)
+        )
+    codec = find_codec(head, name, is_plain)
+    return _with_dictionary(file, codec) if codec is not None and codec.name == "zstd" else codec
+
+
+def first_bytes(file: BinaryIO, size: int, codec: Codec | None) -> bytes:
+    """Return a file's first decoded bytes, SHAPE_BYTES or somewhat more."""
+    if codec is not None:
+        return Probe(file, size, codec, None).first_record()
+    file.seek(0)
+    return file.read(SHAPE_BYTES)
+
+
+def _archive(file: BinaryIO, piece: Piece, read: Read, codec: Codec | None) -> tuple[int, FrameSource, Records]:
+    """(covered start, frames, records) of an input split of a WARC or ARC file."""
     form = _format(file, piece, codec)
+    frames: FrameSource
     if codec is None:
         records = PlainRecords(file, piece.size, form)
         start, limit = _limits(piece, records)
@@ -122,7 +190,7 @@ def _limits(piece: Piece, boundaries: Boundaries | PlainRecords) -> tuple[int, i
 
 def _lines(file: BinaryIO, piece: Piece, codec: Codec | None) -> tuple[int, FrameSource]:
     if codec is not None:
-        assert (piece.start, piece.end) == (0, piece.size), "compressed JSONL is not cut"
+        assert (piece.start, piece.end) == (0, piece.size), "compressed lines are not cut"
         return 0, Frames(file, 0, piece.size, Probe(file, piece.size, codec, None))
     start = line_boundary(file, piece.size, piece.start)
     return start, PlainBytes(file, start, line_boundary(file, piece.size, piece.end))
@@ -130,11 +198,7 @@ def _lines(file: BinaryIO, piece: Piece, codec: Codec | None) -> tuple[int, Fram
 
 def _format(file: BinaryIO, piece: Piece, codec: Codec | None) -> Format:
     """WARC or ARC, by the file's first record, else by its name."""
-    if codec is None:
-        file.seek(0)
-        first = file.read(1 << 16)
-    else:
-        first = Probe(file, piece.size, codec, None).first_record()
+    first = first_bytes(file, piece.size, codec)
     if WARC.begins(first):
         return WARC
     return ARC if ARC.begins(first) or ".arc" in piece.name.lower() else WARC

@@ -1,11 +1,13 @@
 """What ingest is given and what it answers for: pieces, tasks, receipts. Contracts, section 2."""
 
 import builtins
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from schemas.checksummed_json import seal, unseal
 
-__all__ = ["PartRef", "Piece", "PieceReceipt", "Receipt", "Task"]
+__all__ = ["ColumnsFile", "ColumnsReceipt", "PartRef", "Piece", "PieceReceipt", "Receipt", "Task"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Task:
     source: str
     pieces: tuple[Piece, ...]
     key: str  # hex; names the parts and their receipts
-    bytes: int = 0  # of input, about
+    bytes: int = 0  # to go through, about: of input, or of stored text where the parts are there
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class PieceReceipt:
 
 @dataclass(frozen=True)
 class Receipt:
-    """A part that is complete: its file, and the pieces that end in it."""
+    """A text part that is complete: its file, and the pieces that end in it."""
 
     key: str  # of the task
     number: int  # 0, 1, ... among the task's parts
@@ -78,6 +80,40 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class ColumnsReceipt:
+    """A file of measure columns that is complete: what one pass over a text part measured."""
+
+    part: str  # sha256 of the text part
+    path: str  # below the work folder
+    rows: int
+    bytes: int
+    sha256: str
+    groups: Mapping[str, str]  # name of each signal group: its key
+    columns: Mapping[str, list[str]]  # name of each signal group: its columns
+
+    def to_json(self) -> builtins.bytes:
+        """The receipt as stored."""
+        return seal(asdict(self))
+
+    @staticmethod
+    def from_json(data: builtins.bytes) -> "ColumnsReceipt":
+        """A stored receipt; raises ValueError when it is not one, or damaged."""
+        try:
+            return ColumnsReceipt(**unseal(data))
+        except TypeError as error:
+            raise ValueError(f"no receipt of this version: {error}") from None
+
+
+@dataclass(frozen=True)
+class ColumnsFile:
+    """Columns of a part that lie in a file of their own, its record batches those of the part."""
+
+    uri: str
+    sha256: str
+    columns: tuple[str, ...]  # that are taken from it
+
+
+@dataclass(frozen=True)
 class PartRef:
     """A chosen part, numbered by (source, input name, start); what select and pack are given."""
 
@@ -89,3 +125,13 @@ class PartRef:
     sha256: str
     name: str = ""  # input name and start of its first piece: what the part is known by
     start: int = 0
+    files: tuple[ColumnsFile, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)  # signal group: key of its columns
+
+    @staticmethod
+    def from_fields(fields: Mapping[str, Any]) -> "PartRef":
+        """A part of what `dataclasses.asdict` made of it, through JSON or not."""
+        files = tuple(
+            ColumnsFile(file["uri"], file["sha256"], tuple(file["columns"])) for file in fields.get("files", ())
+        )
+        return PartRef(**{**fields, "files": files})

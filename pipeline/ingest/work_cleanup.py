@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.ingest.receipts import Receipt
+from pipeline.ingest.receipts import ColumnsReceipt, Receipt
 from schemas import storage
 from schemas.local_files import UNFINISHED
 
@@ -39,6 +39,7 @@ def swept_work(work: str, output: str, dry: bool = False) -> Iterator[None]:
             if _taken(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 _sweep_unfinished(folder)
                 _sweep_attempts(folder)
+                _sweep_columns(folder)
             if dataset:
                 _sweep_unfinished(dataset, spared=folder)
         # Another driver holds it alone only while it sweeps.
@@ -92,6 +93,18 @@ def _sweep_attempts(work: Path) -> None:
         else:
             lost = [path for path in paths if path.name != chosen]
         for path in lost:
+            path.unlink(missing_ok=True)
+
+
+def _sweep_columns(work: Path) -> None:
+    """Remove old files of measure columns that no receipt names."""
+    chosen = set()
+    for receipt in (work / "receipts" / "columns").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            chosen.add(ColumnsReceipt.from_json(receipt.read_bytes()).path.rpartition("/")[2])
+    before = time.time() - ATTEMPT_SECONDS
+    for path in (work / "columns").glob("*.arrow"):
+        if path.name not in chosen and path.stat().st_mtime < before:
             path.unlink(missing_ok=True)
 
 

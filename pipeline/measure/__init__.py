@@ -1,21 +1,7 @@
-"""Measuring texts: languages, signals, edits and signatures.
+"""Measure: numbers about each text, stored once; rules compare them with thresholds later.
 
-Compiled kernels are cached beside their modules. numba throws a cached kernel away when its own file changes, but not
-when a file does whose functions it calls; so kernels older than the newest file of this folder are deleted before any
-is loaded.
+Files, in reading order: `registry` (every signal and rule), `measure` (one pass over a batch of texts), `counts` (what
+signals are computed from), then a module for each source of rules: `gopher` with `repetition`, `c4` with `c4_lines`,
+`fineweb`, `language` with `fasttext/`, `urls`, `pii`; `minhash/` signs texts; `assets` checks the files a recipe names.
+Public: `measure.Measurer`, `registry.SIGNALS`, `registry.RULES`, `registry.resolve_rules`.
 """
-
-import contextlib
-from pathlib import Path
-
-
-def _delete_stale_kernels(folder: Path) -> None:
-    newest = max((source.stat().st_mtime for source in folder.glob("*.py")), default=0.0)
-    for index in (folder / "__pycache__").glob("*.nbi"):
-        # Another worker may delete it first, or the folder be read-only, where no file has changed either.
-        with contextlib.suppress(OSError):
-            if index.stat().st_mtime < newest:
-                index.unlink()
-
-
-_delete_stale_kernels(Path(__file__).parent)

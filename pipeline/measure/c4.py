@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.counts import Counts, Rule, Signal, columns
+from pipeline.measure.counts import C4Counts, CountSignal, LineCounts, columns
+from pipeline.measure.signal_group import Rule
 from pipeline.numba_kernels import njit
 from pipeline.text.word_tokenizer import BEGINS_LINE, FULL_STOP, ONLY_PUNCTUATION
 
-__all__ = ["RULES", "SIGNALS", "count_sentences"]
+__all__ = ["LINE_SIGNALS", "RULES", "SIGNALS", "count_sentences"]
 
 (SENTENCES,) = columns("sentences")
 
@@ -36,26 +37,26 @@ def count_sentences(kinds: Any, num_tokens: int, row: Any) -> None:
     row[SENTENCES] = sentences
 
 
-def num_sentences(counts: Counts) -> np.ndarray:
+def num_sentences(counts: C4Counts) -> np.ndarray:
     """Sentences of the lines that are left."""
     return counts.sentences.astype(np.float64)
 
 
-def num_curly_brackets(counts: Counts) -> np.ndarray:
+def num_curly_brackets(counts: LineCounts) -> np.ndarray:
     """ "{" in lines that pass the tests before this one."""
     return counts.curly_brackets.astype(np.float64)
 
 
-def num_lorem_ipsum(counts: Counts) -> np.ndarray:
+def num_lorem_ipsum(counts: LineCounts) -> np.ndarray:
     """Lines with "lorem ipsum" that pass the tests before this one."""
     return counts.lorem_ipsums.astype(np.float64)
 
 
-SIGNALS = (
-    Signal("c4.num_lorem_ipsum", "c4", num_lorem_ipsum),
-    Signal("c4.num_curly_brackets", "c4", num_curly_brackets),
-    Signal("c4.num_sentences", "c4", num_sentences),
+LINE_SIGNALS = (
+    CountSignal("c4.num_lorem_ipsum", num_lorem_ipsum),
+    CountSignal("c4.num_curly_brackets", num_curly_brackets),
 )
+SIGNALS = (CountSignal("c4.num_sentences", num_sentences),)
 
 SOURCE = "Raffel et al. 2020, section 2.2 (datatrove's reading)"
 RULES = (

@@ -7,16 +7,21 @@ those tests, for the rules in c4.py.
 Differs: a text with "{" or "lorem ipsum" is rewritten all the same, since another recipe may turn those rules off.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from pipeline.measure import c4
+from pipeline.measure.counts import LineCounts
+from pipeline.measure.signal_group import Batch, Measure
 from pipeline.numba_kernels import kernel, njit, types
+from pipeline.text.edits import EDITS, make_edits
 from pipeline.text.utf8 import BYTES, INDEXES, LINE_END, SPACE, TABLE, TABLE_TYPE
 from pipeline.text.word_tokenizer import decode_text
 from schemas.recipe import C4Lines
 
-__all__ = ["rewrite_lines"]
+__all__ = ["COLUMNS", "SIGNALS", "rewrite_lines", "setup"]
 
 DELETION, NEWLINE_REPLACEMENT = np.int64(0), np.int64(1)  # rows of pipeline.text.edits.REPLACEMENTS
 END_MARKS = ".?!\"'"
@@ -264,3 +269,20 @@ def rewrite_lines(
     if lines is None:
         return edits[:0], np.zeros_like(firsts), counts
     return edits, firsts, counts
+
+
+COLUMNS = {"c4_edits": EDITS}  # from the stored text to the view c4
+SIGNALS = {signal.name: signal.meaning for signal in c4.LINE_SIGNALS}
+
+
+def setup(options: Mapping[str, Any]) -> Measure:
+    """Rewrite lines by `options["lines"]`, the fields of a recipe's `edits.c4`; None: no edit."""
+    lines = C4Lines(**options["lines"]) if options["lines"] else None
+
+    def measure(batch: Batch) -> dict[str, Any]:
+        edits, firsts, found = rewrite_lines(*batch.buffers(), lines)
+        counts = LineCounts(*found.T)
+        columns = {signal.name: signal.function(counts) for signal in c4.LINE_SIGNALS}
+        return {"c4_edits": make_edits(firsts, *edits.T), **columns}
+
+    return measure

@@ -1,24 +1,23 @@
-"""What the compiled pass counts in a text, and what signals and rules are.
+"""What the compiled passes count in a text, and signals as functions of counts.
 
 Every count is an integer, and a signal divides two of them once, in float64: so the bits do not depend on the machine.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Comparison", "Counts", "Rule", "Signal", "View", "columns", "ratio"]
+from pipeline.measure.signal_group import Batch, Measure
 
-View = Literal["raw", "c4", "final"]
-Comparison = Literal["<", ">", "not in"]
+__all__ = ["C4Counts", "CountSignal", "LineCounts", "RawCounts", "columns", "counted", "ratio"]
 
 
-class Counts(NamedTuple):
-    """The counts of a batch, an array with one int64 a text each; characters are code points."""
+class RawCounts(NamedTuple):
+    """The counts of a batch of view raw, an array with one int64 a text each; characters are code points."""
 
-    # View raw: Gopher's quality rules
+    # Gopher's quality rules
     tokens: Any  # words and punctuation, word_tokenizer.py
     words: Any  # tokens that are not symbols alone
     word_characters: Any  # characters of words
@@ -29,7 +28,7 @@ class Counts(NamedTuple):
     lines: Any  # as str.splitlines
     bullet_lines: Any  # that begin with a bullet
     ellipsis_lines: Any  # that end with an ellipsis
-    # View raw: Gopher's repetition rules
+    # Gopher's repetition rules
     characters: Any
     paragraphs: Any  # parted by empty lines
     duplicate_paragraphs: Any  # copies after the first
@@ -46,11 +45,20 @@ class Counts(NamedTuple):
     duplicate_8_gram_characters: Any
     duplicate_9_gram_characters: Any
     duplicate_10_gram_characters: Any
-    # View c4: C4's rules for documents; the first two are counted while lines are rewritten
+
+
+class LineCounts(NamedTuple):
+    """What is counted in a batch of view raw while C4 rewrites its lines."""
+
     curly_brackets: Any  # "{" in lines that lasted to that test
     lorem_ipsums: Any  # lines with "lorem ipsum"
+
+
+class C4Counts(NamedTuple):
+    """The counts of a batch of view c4, as those of `RawCounts`."""
+
     sentences: Any
-    # View c4: FineWeb's rules
+    # FineWeb's rules
     text_lines: Any  # lines that are not blank
     terminal_lines: Any  # that end with a mark that ends a sentence
     short_lines: Any  # of at most 30 characters
@@ -58,38 +66,38 @@ class Counts(NamedTuple):
     line_characters: Any  # all characters but newlines
     newlines: Any
     c4_tokens: Any
-    # Of the document
-    language_score: Any  # float64
-    url_blocked: Any  # 0 or 1
 
 
-COLUMNS = {name: number for number, name in enumerate(Counts._fields)}
+PLACES = {name: place for kind in (RawCounts, C4Counts) for place, name in enumerate(kind._fields)}
 
 
 def columns(*names: str) -> tuple[int, ...]:
     """The columns of counts in the array that compiled code fills."""
-    return tuple(COLUMNS[name] for name in names)
+    return tuple(PLACES[name] for name in names)
 
 
 @dataclass(frozen=True)
-class Signal:
-    """A number measured once per document: a function of its counts."""
+class CountSignal:
+    """A signal that is a function of counts: float64, always finite."""
 
     name: str
-    view: View  # the text that is measured
-    function: Callable[[Counts], np.ndarray]  # float64, always finite
+    function: Callable[[Any], np.ndarray]
+    text: str = ""  # what it means; default: the function's docstring
+
+    @property
+    def meaning(self) -> str:
+        """What it means, in a line."""
+        return self.text or (self.function.__doc__ or "").strip().partition("\n")[0]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A fault, by its name: the signal lies below ("<"), above (">") or outside ("not in") the threshold."""
+def counted(count: Callable[[np.ndarray, np.ndarray], Any], signals: tuple[CountSignal, ...]) -> Measure:
+    """The measure of signals that are functions of what one compiled pass counts."""
 
-    name: str
-    signal: str
-    comparison: Comparison
-    threshold: float | tuple[str, ...]  # as published
-    source: str
-    stage: str = "rules"
+    def measure(batch: Batch) -> dict[str, Any]:
+        counts = batch.once(count)
+        return {signal.name: signal.function(counts) for signal in signals}
+
+    return measure
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.counts import Counts, Rule, Signal, columns, ratio
+from pipeline.measure.counts import C4Counts, CountSignal, columns, ratio
 from pipeline.measure.repetition import insert, span_hash, table_size
+from pipeline.measure.signal_group import Rule
 from pipeline.numba_kernels import njit
 from pipeline.text.utf8 import SPACE, TERMINAL
 
@@ -50,31 +51,31 @@ def count_text_lines(points: Any, flags: Any, size: int, num_tokens: int, table:
         start = end + 1
 
 
-def end_mark_fraction(counts: Counts) -> np.ndarray:
+def end_mark_fraction(counts: C4Counts) -> np.ndarray:
     """Share of lines that end with a mark that ends a sentence."""
     return ratio(counts.terminal_lines, counts.text_lines)
 
 
-def short_line_fraction(counts: Counts) -> np.ndarray:
+def short_line_fraction(counts: C4Counts) -> np.ndarray:
     """Share of lines of at most 30 characters."""
     return ratio(counts.short_lines, counts.text_lines)
 
 
-def repeated_character_fraction(counts: Counts) -> np.ndarray:
+def repeated_character_fraction(counts: C4Counts) -> np.ndarray:
     """Share of characters in lines that are copies of an earlier line."""
     return ratio(counts.repeated_characters, counts.line_characters)
 
 
-def newline_ratio(counts: Counts) -> np.ndarray:
+def newline_ratio(counts: C4Counts) -> np.ndarray:
     """Newlines for each token."""
     return ratio(counts.newlines, counts.c4_tokens)
 
 
 SIGNALS = (
-    Signal("fineweb.end_mark_fraction", "c4", end_mark_fraction),
-    Signal("fineweb.short_line_fraction", "c4", short_line_fraction),
-    Signal("fineweb.repeated_character_fraction", "c4", repeated_character_fraction),
-    Signal("fineweb.newline_ratio", "c4", newline_ratio),
+    CountSignal("fineweb.end_mark_fraction", end_mark_fraction),
+    CountSignal("fineweb.short_line_fraction", short_line_fraction),
+    CountSignal("fineweb.repeated_character_fraction", repeated_character_fraction),
+    CountSignal("fineweb.newline_ratio", newline_ratio),
 )
 
 SOURCE = "Penedo et al. 2024, section 3.6 (datatrove's code)"

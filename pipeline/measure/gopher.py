@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.counts import Counts, Rule, Signal, columns, ratio
+from pipeline.measure.counts import CountSignal, RawCounts, columns, ratio
+from pipeline.measure.signal_group import Rule
 from pipeline.numba_kernels import njit
 from pipeline.text.utf8 import LINE_END, SPACE
 from pipeline.text.word_tokenizer import ALPHABETIC, STOP_WORD_SHIFT, WORD_TOKEN
@@ -81,55 +82,55 @@ def count_lines(points: Any, flags: Any, size: int, row: Any) -> None:
     row[CHARACTERS] = size
 
 
-def num_words(counts: Counts) -> np.ndarray:
+def num_words(counts: RawCounts) -> np.ndarray:
     """Tokens that are not symbols alone."""
     return counts.words.astype(np.float64)
 
 
-def mean_word_length(counts: Counts) -> np.ndarray:
+def mean_word_length(counts: RawCounts) -> np.ndarray:
     """Mean characters of a word."""
     return ratio(counts.word_characters, counts.words)
 
 
-def hash_ratio(counts: Counts) -> np.ndarray:
+def hash_ratio(counts: RawCounts) -> np.ndarray:
     """ "#" for each token."""
     return ratio(counts.hashes, counts.tokens)
 
 
-def ellipsis_ratio(counts: Counts) -> np.ndarray:
+def ellipsis_ratio(counts: RawCounts) -> np.ndarray:
     """ "..." and "…" for each token."""
     return ratio(counts.ellipses, counts.tokens)
 
 
-def bullet_line_fraction(counts: Counts) -> np.ndarray:
+def bullet_line_fraction(counts: RawCounts) -> np.ndarray:
     """Share of lines that begin with • or -."""
     return ratio(counts.bullet_lines, counts.lines)
 
 
-def ellipsis_line_fraction(counts: Counts) -> np.ndarray:
+def ellipsis_line_fraction(counts: RawCounts) -> np.ndarray:
     """Share of lines that end with an ellipsis."""
     return ratio(counts.ellipsis_lines, counts.lines)
 
 
-def alphabetic_token_fraction(counts: Counts) -> np.ndarray:
+def alphabetic_token_fraction(counts: RawCounts) -> np.ndarray:
     """Share of tokens with a letter."""
     return ratio(counts.alphabetic_tokens, counts.tokens)
 
 
-def num_stop_words(counts: Counts) -> np.ndarray:
+def num_stop_words(counts: RawCounts) -> np.ndarray:
     """How many of: the, be, to, of, and, that, have, with (lower-case) occur."""
     return counts.stop_words.astype(np.float64)
 
 
 SIGNALS = (
-    Signal("gopher.num_words", "raw", num_words),
-    Signal("gopher.mean_word_length", "raw", mean_word_length),
-    Signal("gopher.hash_ratio", "raw", hash_ratio),
-    Signal("gopher.ellipsis_ratio", "raw", ellipsis_ratio),
-    Signal("gopher.bullet_line_fraction", "raw", bullet_line_fraction),
-    Signal("gopher.ellipsis_line_fraction", "raw", ellipsis_line_fraction),
-    Signal("gopher.alphabetic_token_fraction", "raw", alphabetic_token_fraction),
-    Signal("gopher.num_stop_words", "raw", num_stop_words),
+    CountSignal("gopher.num_words", num_words),
+    CountSignal("gopher.mean_word_length", mean_word_length),
+    CountSignal("gopher.hash_ratio", hash_ratio),
+    CountSignal("gopher.ellipsis_ratio", ellipsis_ratio),
+    CountSignal("gopher.bullet_line_fraction", bullet_line_fraction),
+    CountSignal("gopher.ellipsis_line_fraction", ellipsis_line_fraction),
+    CountSignal("gopher.alphabetic_token_fraction", alphabetic_token_fraction),
+    CountSignal("gopher.num_stop_words", num_stop_words),
 )
 
 SOURCE = "Rae et al. 2021, appendix A.1 (datatrove's reading)"

@@ -1,141 +1,119 @@
-"""Measuring a batch of texts: language, edits, signals and signature, from two compiled passes over the UTF-8."""
+"""Measuring a batch of texts: every group that is wanted, in order, each on its view of the texts."""
 
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
+import pyarrow.compute as pc
 
-from pipeline.measure import c4, c4_lines, fineweb, gopher, repetition
-from pipeline.measure.counts import COLUMNS, Counts
-from pipeline.measure.fasttext.model import FASTTEXT_VERSION
-from pipeline.measure.language import LanguageModel
-from pipeline.measure.minhash.sign import MINHASH_VERSION, sign
-from pipeline.measure.pii import mask
-from pipeline.measure.registry import SIGNALS
-from pipeline.measure.urls import BlockList
-from pipeline.numba_kernels import kernel, njit, types
-from pipeline.text.edits import apply_edits, compose_edits, make_edits, text_buffers
-from pipeline.text.utf8 import BYTES, CHARS_VERSION, INDEXES, TABLE, TABLE_TYPE
-from pipeline.text.word_tokenizer import TOKENS_VERSION, collect_tokens, decode_text, mark_tokens
-from schemas.arrow import HASH
-from schemas.recipe import Edits, Measure
+from pipeline.measure.registry import VIEW_COLUMNS, ConfiguredGroup, Registry
+from pipeline.measure.signal_group import Batch, Measure, View
+from pipeline.text.edits import apply_edits
 
-__all__ = ["MEASURE_VERSION", "Measurer"]
-
-# Part of every part's key: a number raised by hand when output changes, and what else shapes it.
-MEASURE_VERSION = "/".join(["1", CHARS_VERSION, TOKENS_VERSION, FASTTEXT_VERSION, MINHASH_VERSION])
-
-ROWS = types.int64[:, ::1]
+__all__ = ["MeasureError", "Measurer"]
 
 
-@njit(nogil=True)
-def _longest(offsets: Any) -> int:
-    longest = 0
-    for text in range(offsets.size - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
-    return longest
-
-
-@kernel(types.void(BYTES, INDEXES, TABLE_TYPE, ROWS))
-def _count_raw(data: Any, offsets: Any, table: Any, rows: Any) -> None:
-    """Count in each text as extracted what Gopher's rules ask, into its row."""
-    longest = _longest(offsets)
-    slots = repetition.table_size(longest + 1)
-    points, flags, no_places = np.empty(longest, np.int32), np.empty(longest, np.uint16), np.empty(0, np.int32)
-    hashes, lengths, kinds = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.uint16)
-    grams, ends = np.empty(longest, np.uint64), np.empty(longest + 1, np.int64)
-    keys, heads = np.empty(slots, np.uint64), np.empty((slots, 2), np.int32)
-    for text in range(offsets.size - 1):
-        row = rows[text]
-        size = decode_text(data, offsets[text], offsets[text + 1], table, points, flags, no_places)
-        gopher.count_lines(points, flags, size, row)
-        repetition.count_segments(points, flags, size, keys, row)
-        mark_tokens(points, flags, size)
-        num_tokens = collect_tokens(points, flags, size, hashes, lengths, kinds)
-        gopher.count_words(lengths, kinds, num_tokens, row)
-        repetition.count_ngrams(hashes, lengths, num_tokens, grams, ends, keys, heads, row)
-
-
-@kernel(types.void(BYTES, INDEXES, TABLE_TYPE, ROWS))
-def _count_c4(data: Any, offsets: Any, table: Any, rows: Any) -> None:
-    """Count in each text of the view c4 what C4's and FineWeb's rules ask, into its row."""
-    longest = _longest(offsets)
-    points, flags, no_places = np.empty(longest, np.int32), np.empty(longest, np.uint16), np.empty(0, np.int32)
-    hashes, lengths, kinds = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.uint16)
-    keys = np.empty(repetition.table_size(longest + 1), np.uint64)
-    for text in range(offsets.size - 1):
-        row = rows[text]
-        size = decode_text(data, offsets[text], offsets[text + 1], table, points, flags, no_places)
-        mark_tokens(points, flags, size)
-        num_tokens = collect_tokens(points, flags, size, hashes, lengths, kinds)
-        c4.count_sentences(kinds, num_tokens, row)
-        fineweb.count_text_lines(points, flags, size, num_tokens, keys, row)
+class MeasureError(ValueError):
+    """A signal group of the user's own that is wrong whatever the text is."""
 
 
 class Measurer:
-    """Measures batches as a recipe asks. Holds the models: make one in each worker."""
+    """Measures batches by a registry's groups: `names`, or all. Holds the models: make one in each worker."""
 
-    def __init__(self, measure: Measure, edits: Edits) -> None:
-        self._measure, self._edits = measure, edits
-        self._language = LanguageModel(measure.language_model)
-        self._blocked = BlockList.load(measure.url_block_list) if measure.url_block_list else BlockList(())
+    def __init__(self, registry: Registry, names: Iterable[str] | None = None) -> None:
+        wanted = None if names is None else set(names)
+        self._groups = [group for group in registry.groups if wanted is None or group.name in wanted]
+        self._measures: dict[str, Measure] = {}
 
-    def measure(self, texts: pa.LargeStringArray, urls: pa.StringArray) -> pa.RecordBatch:
-        """One row a text: language, edits, hashes, size, signature, then every signal in the registry's order.
+    def measure(self, texts: pa.LargeStringArray, columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+        """Every column of the groups, one value a text; `columns` are the record's and those of groups not measured.
 
-        No text is null; a URL may be.
+        No text is null. Raises MeasureError for a group that fails on every text, or gives something else than columns.
         """
-        raw, offsets = text_buffers(texts)
-        rows = np.zeros((len(texts), len(COLUMNS)), np.int64)
-        _count_raw(raw, offsets, TABLE, rows)
-        edits, firsts, found = c4_lines.rewrite_lines(raw, offsets, self._edits.c4)
-        rows[:, COLUMNS["curly_brackets"]], rows[:, COLUMNS["lorem_ipsums"]] = found.T
-        c4_edits = make_edits(firsts, *edits.T)
-        c4_texts = apply_edits(texts, c4_edits)
-        view, view_offsets = text_buffers(c4_texts)
-        _count_c4(view, view_offsets, TABLE, rows)
-        all_edits = compose_edits(c4_edits, mask(view, view_offsets, self._edits.mask))
-        final_texts = apply_edits(texts, all_edits)
-        labels, scores = self._language.predict(texts)
-        counts = Counts(*rows.T)._replace(language_score=scores, url_blocked=self._blocked.blocked(urls.to_pylist()))
-        return self._batch(texts, final_texts, all_edits, labels, counts)
+        known = dict(columns)
+        views: dict[View, tuple[pa.LargeStringArray, dict[Any, Any]]] = {"raw": (texts, {})}
+        made: dict[str, pa.Array] = {}
+        for group in self._groups:
+            view = group.group.view
+            if view not in views:
+                views[view] = (apply_edits(texts, known[VIEW_COLUMNS[view]]), {})
+            viewed, results = views[view]
+            batch = Batch(viewed, {name: known[name] for name in group.group.reads}, results)
+            found = self._user_group(group, batch) if group.module else self._call(group, batch)
+            made |= found
+            known |= found
+        return made
 
-    def _batch(
-        self,
-        texts: pa.LargeStringArray,
-        final_texts: pa.LargeStringArray,
-        edits: pa.ListArray,
-        labels: pa.StringArray,
-        counts: Counts,
-    ) -> pa.RecordBatch:
-        final, offsets = text_buffers(final_texts)
-        text_hashes = _hashes(*text_buffers(texts))
-        signatures, valid = sign(final, offsets, self._measure.minhash)
-        columns: dict[str, pa.Array] = {
-            "text_hash": text_hashes,
-            "final_hash": text_hashes if final_texts is texts else _hashes(final, offsets),
-            "num_bytes": pa.array(np.diff(offsets)),
-            "edits": edits,
-            "language": labels,
-            "signature": _signature_column(signatures, valid),
+    def _call(self, group: ConfiguredGroup, batch: Batch) -> dict[str, pa.Array]:
+        """The group's columns as Arrow arrays of their types. Raises MeasureError for what are none."""
+        if group.name not in self._measures:
+            setup = group.group.setup
+            self._measures[group.name] = setup(group.options) if setup else group.group.measure  # type: ignore[assignment]
+        found = self._measures[group.name](batch)
+        return {name: _column(group, found, name, kind, len(batch)) for name, kind in group.types.items()}
+
+    def _user_group(self, group: ConfiguredGroup, batch: Batch) -> dict[str, pa.Array]:
+        """The columns, and which texts the group failed on: one that it raises for alone, or gives no finite number."""
+        assert group.failed is not None
+        failures: list[str | None] = [None] * len(batch)
+        try:
+            found = self._call(group, batch)
+        except MeasureError:
+            raise
+        except Exception as error:  # whatever a user's function raises
+            found, failures = self._one_by_one(group, batch, error)
+        for name in group.group.signals:
+            finite = pc.fill_null(pc.is_finite(found[name]), True).to_numpy(zero_copy_only=False)
+            for row in np.flatnonzero(~finite).tolist():
+                failures[row] = failures[row] or f"{name} is {found[name][row].as_py()}"
+            found[name] = pc.if_else(pa.array(finite), found[name], pa.scalar(None, pa.float64()))
+        return found | {group.failed: pa.array(failures, pa.string())}
+
+    def _one_by_one(
+        self, group: ConfiguredGroup, batch: Batch, error: Exception
+    ) -> tuple[dict[str, pa.Array], list[str | None]]:
+        """Each text alone: columns with nulls where the group fails again, and why."""
+        rows: list[dict[str, pa.Array] | None] = []
+        failures: list[str | None] = []
+        for row in range(len(batch)):
+            try:
+                rows.append(self._call(group, batch.row(row)))
+                failures.append(None)
+            except MeasureError:
+                raise
+            except Exception as alone:  # as above
+                rows.append(None)
+                failures.append(_why(alone))
+        if len(batch) > 1 and not any(rows):
+            raise MeasureError(f"signal group {group.name} fails on every text: {_why(error)}") from error
+        columns = {
+            name: pa.concat_arrays([pa.nulls(1, kind) if row is None else row[name] for row in rows])
+            for name, kind in group.types.items()
         }
-        for signal in SIGNALS:
-            columns[signal.name] = pa.array(signal.function(counts), pa.float64())
-        return pa.RecordBatch.from_pydict(columns)
+        return columns, failures
 
 
-def _hashes(data: np.ndarray, offsets: np.ndarray) -> pa.FixedSizeBinaryArray:
-    """xxh3_128 of each text."""
-    view = memoryview(data)  # type: ignore[arg-type]
-    digests = [xxhash.xxh3_128_digest(view[start:end]) for start, end in pairwise(offsets.tolist())]
-    return pa.array(digests, HASH)
+def _column(group: ConfiguredGroup, found: Any, name: str, kind: pa.DataType, num_texts: int) -> pa.Array:
+    """One column of what a group returned."""
+    if not isinstance(found, Mapping) or name not in found:
+        has = ", ".join(found) if isinstance(found, Mapping) else type(found).__name__
+        raise MeasureError(f"signal group {group.name} gives no column {name}: it returned {has or 'nothing'}")
+    column = found[name]
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    try:
+        if not isinstance(column, pa.Array):
+            column = pa.array(np.asarray(column) if kind == pa.float64() and not isinstance(column, list) else column)
+        if column.type != kind:
+            column = column.cast(kind)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise MeasureError(f"signal group {group.name}: {name} is not {kind}: {' '.join(str(error).split())}") from None
+    if len(column) != num_texts:
+        raise MeasureError(f"signal group {group.name}: {name} has {len(column)} values for {num_texts} texts")
+    return column
 
 
-def _signature_column(signatures: np.ndarray, valid: np.ndarray) -> pa.FixedSizeBinaryArray:
-    """Signatures as little-endian bytes; null where a text is too short for a shingle."""
-    size = 4 * signatures.shape[1]
-    content = pa.py_buffer(np.ascontiguousarray(signatures, "<u4"))
-    mask_bits = pa.array(valid).buffers()[1]
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), len(valid), [mask_bits, content])
+def _why(error: Exception) -> str:
+    """An exception as one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -7,18 +7,19 @@ lies within 256 bytes of an "@" is looked at; the form user@[address] is left al
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from pipeline.measure.signal_group import Batch, Measure
 from pipeline.numba_kernels import kernel, njit, types
-from pipeline.text.edits import REPLACEMENTS, make_edits, no_edits
+from pipeline.text.edits import EDITS, REPLACEMENTS, compose_edits, make_edits, no_edits
 from pipeline.text.utf8 import BYTES, INDEXES
 
-__all__ = ["find_addresses", "mask"]
+__all__ = ["COLUMNS", "find_addresses", "mask", "setup"]
 
 # RFC 5322's atoms, and a host of two labels or more. On bytes, so that \b does not depend on a Unicode version.
 LOCAL = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
@@ -142,3 +143,16 @@ def mask(data: np.ndarray, offsets: np.ndarray, kinds: Sequence[str]) -> pa.List
         return no_edits(num_texts)
     text, start, length, row = np.array(spans, np.int64).T
     return make_edits(np.searchsorted(text, np.arange(num_texts + 1)), start, length, row)
+
+
+COLUMNS = {"edits": EDITS}  # every edit of a text, from the stored text to the final one
+
+
+def setup(options: Mapping[str, Any]) -> Measure:
+    """Mask addresses of the kinds `options["mask"]` on the view c4, behind C4's edits."""
+
+    def measure(batch: Batch) -> dict[str, Any]:
+        masked = mask(*batch.buffers(), options["mask"])
+        return {"edits": compose_edits(batch.column("c4_edits"), masked)}
+
+    return measure

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.counts import Counts, Rule, Signal, columns, ratio
-from pipeline.measure.minhash.words import HASH_FACTOR, HASH_START, SHIFT_32, mix64
+from pipeline.measure.counts import CountSignal, RawCounts, columns, ratio
+from pipeline.measure.signal_group import Rule
 from pipeline.numba_kernels import njit
+from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.text.utf8 import SPACE
 
 __all__ = ["RULES", "SIGNALS", "count_ngrams", "count_segments", "insert", "span_hash", "table_size"]
@@ -179,49 +180,57 @@ def _duplicate_characters(grams: Any, ends: Any, count: int, n: int, table: Any,
     return characters
 
 
-def duplicate_line_fraction(counts: Counts) -> np.ndarray:
+def duplicate_line_fraction(counts: RawCounts) -> np.ndarray:
     """Share of lines that are copies of an earlier line."""
     return ratio(counts.duplicate_lines, counts.filled_lines)
 
 
-def duplicate_paragraph_fraction(counts: Counts) -> np.ndarray:
+def duplicate_paragraph_fraction(counts: RawCounts) -> np.ndarray:
     """Share of paragraphs that are copies of an earlier paragraph."""
     return ratio(counts.duplicate_paragraphs, counts.paragraphs)
 
 
-def duplicate_line_character_fraction(counts: Counts) -> np.ndarray:
+def duplicate_line_character_fraction(counts: RawCounts) -> np.ndarray:
     """Share of characters in lines that are copies."""
     return ratio(counts.duplicate_line_characters, counts.characters)
 
 
-def duplicate_paragraph_character_fraction(counts: Counts) -> np.ndarray:
+def duplicate_paragraph_character_fraction(counts: RawCounts) -> np.ndarray:
     """Share of characters in paragraphs that are copies."""
     return ratio(counts.duplicate_paragraph_characters, counts.characters)
 
 
-def character_share(name: str) -> Callable[[Counts], np.ndarray]:
+def character_share(name: str) -> Callable[[RawCounts], np.ndarray]:
     """The signal that divides the count `name` by all characters."""
     return lambda counts: ratio(getattr(counts, name), counts.characters)
+
+
+def top_gram_share(n: int) -> CountSignal:
+    """The signal of the most frequent n-gram."""
+    function = character_share(f"top_{n}_gram_characters")
+    return CountSignal(
+        f"gopher.top_{n}_gram_character_fraction", function, f"Share of characters in the most frequent {n}-gram."
+    )
+
+
+def duplicate_gram_share(n: int) -> CountSignal:
+    """The signal of repeated n-grams."""
+    function = character_share(f"duplicate_{n}_gram_characters")
+    return CountSignal(
+        f"gopher.duplicate_{n}_gram_character_fraction", function, f"Share of characters in repeated {n}-grams."
+    )
 
 
 TOP_THRESHOLDS = {2: 0.20, 3: 0.18, 4: 0.16}
 DUPLICATE_THRESHOLDS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 SIGNALS = (
-    Signal("gopher.duplicate_paragraph_fraction", "raw", duplicate_paragraph_fraction),
-    Signal("gopher.duplicate_paragraph_character_fraction", "raw", duplicate_paragraph_character_fraction),
-    Signal("gopher.duplicate_line_fraction", "raw", duplicate_line_fraction),
-    Signal("gopher.duplicate_line_character_fraction", "raw", duplicate_line_character_fraction),
-    *(
-        Signal(f"gopher.top_{n}_gram_character_fraction", "raw", character_share(f"top_{n}_gram_characters"))
-        for n in TOP_THRESHOLDS
-    ),
-    *(
-        Signal(
-            f"gopher.duplicate_{n}_gram_character_fraction", "raw", character_share(f"duplicate_{n}_gram_characters")
-        )
-        for n in DUPLICATE_THRESHOLDS
-    ),
+    CountSignal("gopher.duplicate_paragraph_fraction", duplicate_paragraph_fraction),
+    CountSignal("gopher.duplicate_paragraph_character_fraction", duplicate_paragraph_character_fraction),
+    CountSignal("gopher.duplicate_line_fraction", duplicate_line_fraction),
+    CountSignal("gopher.duplicate_line_character_fraction", duplicate_line_character_fraction),
+    *(top_gram_share(n) for n in TOP_THRESHOLDS),
+    *(duplicate_gram_share(n) for n in DUPLICATE_THRESHOLDS),
 )
 
 SOURCE = "Rae et al. 2021, table A1 (datatrove's reading)"

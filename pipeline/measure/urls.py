@@ -5,15 +5,16 @@ Differs: datatrove's URL filter also knows words inside URLs; those lists are no
 """
 
 import gzip
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from pipeline.measure.counts import Counts, Rule, Signal
+from pipeline.measure.signal_group import Batch, Measure, Rule
 from schemas import storage
 
-__all__ = ["RULES", "SIGNALS", "BlockList", "host_of"]
+__all__ = ["RULES", "SIGNALS", "BlockList", "host_of", "setup"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -80,11 +81,16 @@ class BlockList:
         return np.array(found, np.int64)
 
 
-def blocked(counts: Counts) -> np.ndarray:
-    """1 where the URL's host is on the block list, else 0."""
-    return counts.url_blocked.astype(np.float64)
+def setup(options: Mapping[str, Any]) -> Measure:
+    """Load the list that `options["block_list"]` names; without one nothing is blocked."""
+    listed = BlockList.load(options["block_list"]) if options["block_list"] else BlockList(())
+
+    def measure(batch: Batch) -> dict[str, Any]:
+        return {"url.blocked": listed.blocked(batch.column("url").to_pylist())}
+
+    return measure
 
 
-SIGNALS = (Signal("url.blocked", "raw", blocked),)
+SIGNALS = {"url.blocked": "1 where the URL's host is on the block list, else 0."}
 
 RULES = (Rule("url.blocked", "url.blocked", ">", 0, "the recipe's block list"),)

@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.pack.files import open_arrow, read_columns
+from pipeline.ingest.part_columns import read_part, schema_of
+from pipeline.pack.files import read_columns
 from pipeline.pack.groups import PackPart
 from pipeline.text.edits import apply_edits
 from schemas.manifest import DatasetError
 
-__all__ = ["bytes_column", "fixed_rows", "order_keys", "part_batches", "read_verdicts", "texts_of"]
+__all__ = ["bytes_column", "fixed_rows", "order_keys", "part_batches", "part_table", "read_verdicts", "texts_of"]
 
 
 def read_verdicts(part: PackPart, columns: Sequence[str]) -> pa.Table:
@@ -26,15 +27,17 @@ def read_verdicts(part: PackPart, columns: Sequence[str]) -> pa.Table:
 
 
 def part_batches(part: PackPart, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Columns of a part as (first row, batch)."""
-    with open_arrow(part.uri, columns) as reader:
-        first = 0
-        for index in range(reader.num_record_batches):
-            batch = reader.get_batch(index).select(list(columns))
-            yield first, batch
-            first += batch.num_rows
-    if first != part.rows:
-        raise DatasetError(f"{part.uri}: {first} rows, its receipt says {part.rows}")
+    """Columns of a part as (first row, batch). Raises DatasetError for files that are not those of its receipts."""
+    return read_part(part.uri, part.files, columns, part.rows)
+
+
+def part_table(part: PackPart, columns: Sequence[str]) -> pa.Table:
+    """Columns of a part, in memory, as one batch."""
+    batches = [batch for _, batch in part_batches(part, columns)]
+    if batches:
+        return pa.Table.from_batches(batches).combine_chunks()
+    fields = schema_of(part.uri, part.files)
+    return pa.schema([fields.field(name) for name in columns]).empty_table()
 
 
 def texts_of(batch: pa.RecordBatch, rows: NDArray[np.bool_], uri: str) -> pa.LargeStringArray:

@@ -23,7 +23,7 @@ from schemas.recipe import canonical_json
 
 __all__ = ["PACK_VERSION", "PLACES", "encode_group", "fragment_schema", "places_batch", "stage_version"]
 
-PACK_VERSION = "1"  # raised by hand when the bytes of shards change
+PACK_VERSION = "2"  # raised by hand when the bytes of shards change
 
 # Where the rows of a group went. One row a kept document, in address order.
 PLACES = pa.schema(
@@ -33,6 +33,7 @@ PLACES = pa.schema(
         pa.field("row", pa.uint32(), nullable=False),
         pa.field("token_start", pa.uint64(), nullable=False),
         pa.field("num_tokens", pa.uint32(), nullable=False),
+        pa.field("num_unknown", pa.uint32(), nullable=False),  # of them
     ]
 )
 
@@ -122,9 +123,10 @@ def _shard_digest(plan: Plan, group: PackGroup, verdicts: list[pa.Table]) -> str
         "generation": group.generation,
         "group": group.number,
         "source": group.source,
-        "parts": [part.sha256 for part in plan.parts_of(group)],
+        "parts": [part.content for part in plan.parts_of(group)],
         "tokenizer": plan.tokenizer["sha256"],
         "end_of_text": plan.tokenizer["end_of_text"]["id"],
+        "begin_of_text": plan.tokenizer["begin_of_text"],
         "shards": shards,
         "seed": plan.seed,
         "version": stage_version(),
@@ -231,7 +233,8 @@ def _subset(documents: Documents, rows: NDArray[np.integer[Any]]) -> Documents:
 
 def places_batch(positions: NDArray[np.integer[Any]], places: Places) -> pa.RecordBatch:
     """Where documents went, as a table."""
-    columns = [positions.astype(np.uint32), places.shard, places.row, places.token_start, places.num_tokens]
+    columns = [positions.astype(np.uint32), places.shard, places.row, places.token_start]
+    columns += [places.num_tokens, places.num_unknown]
     return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=PLACES)
 
 

@@ -1,35 +1,17 @@
 """Reading and writing the files of pack: Arrow files by URI, receipts, and files that are written once."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.ingest.part_columns import open_arrow
 from schemas import storage
 from schemas.checksummed_json import seal, unseal
 from schemas.generation import FileRef
 from schemas.manifest import DatasetError, file_digest
 
 __all__ = ["arrow_bytes", "load_receipt", "open_arrow", "read_columns", "save_receipt", "write_once", "write_work"]
-
-
-@contextlib.contextmanager
-def open_arrow(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.ipc.RecordBatchFileReader]:
-    """An Arrow file to read batch by batch, local files memory-mapped; with `columns` only those are read."""
-    with contextlib.ExitStack() as stack:
-        path = storage.local_path(uri)
-        try:
-            source = pa.memory_map(str(path)) if path is not None else storage.open_input(uri)
-            stack.enter_context(source)
-            reader = stack.enter_context(pa.ipc.open_file(source))
-            if columns is not None:
-                indices = [reader.schema.get_field_index(name) for name in columns]
-                options = pa.ipc.IpcReadOptions(included_fields=indices)
-                reader = stack.enter_context(pa.ipc.open_file(source, options=options))
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise DatasetError(f"{uri}: not a whole Arrow file: {error}") from None
-        yield reader
 
 
 def read_columns(uri: str, columns: Sequence[str]) -> pa.Table:

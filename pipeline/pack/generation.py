@@ -13,11 +13,15 @@ import yaml
 
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import ConservationError
+from pipeline.job import Decided, Job, Measured
+from pipeline.measure.registry import asset_digests, load_registry
+from pipeline.pack.encode import stage_version
 from pipeline.pack.files import write_once
 from pipeline.pack.groups import Plan
-from pipeline.pack.previous import Previous
+from pipeline.pack.ledger import LEDGER_VERSION
 from schemas import storage
 from schemas.arrow import FILES, INPUTS
+from schemas.dataset import Dataset
 from schemas.generation import (
     Digests,
     FileRef,
@@ -41,21 +45,21 @@ Pieces = Iterable[tuple[str, PieceReceipt]]  # with their source
 def make_generation(
     plan: Plan,
     receipts: Sequence[dict[str, Any]],
-    recipe: Recipe,
-    pieces: Pieces,
-    previous: Previous | None,
-    code: Mapping[str, str],
-    assets: Mapping[str, str],
-    decision: str,
+    job: Job,
+    measured: Measured,
+    decided: Decided,
+    previous: Dataset | None,
 ) -> Manifest:
     """Write the generation's tables and say what it is; nothing is committed yet.
 
     `receipts` are what the pipeline left. Raises ConservationError when records read are not kept plus dropped.
     """
+    recipe, assets = job.recipe, asset_digests(job.recipe)
+    code = {**job.code(), "pack": stage_version(), "ledger": LEDGER_VERSION}
     by_group = {receipt["group"]: receipt for receipt in receipts if "group" in receipt}
     assert sorted(by_group) == sorted(group.ledger for group in plan.groups), "a group has no ledger"
     groups = _groups(plan, by_group, previous)
-    inputs = _inputs(pieces, previous)
+    inputs = _inputs(measured.pieces(), previous)
     _check_conservation(groups, inputs)
     files = _files(plan, receipts, by_group, recipe, previous)
     shards_file = FileRef(**next(iter(by_group.values()))["table"])
@@ -66,7 +70,7 @@ def make_generation(
     )
     with pa.ipc.open_file(pa.BufferReader(storage.read(storage.join(plan.dataset, shards_file.path)))) as reader:
         shards = reader.read_all()
-    tokenizer = Tokenizer.model_validate(plan.tokenizer)
+    tokenizer, registry = Tokenizer.model_validate(plan.tokenizer), load_registry(recipe)
     in_use = [row["sha256"] for row in shards.select(["sha256", "retired_in"]).to_pylist() if row["retired_in"] is None]
     content = [inputs[name].to_pylist() for name in ("source", "name", "start", "end", "sha256")]
     before = previous.manifest.digests.generation if previous else None
@@ -92,9 +96,11 @@ def make_generation(
         parts=_parts(plan, previous),
         groups=groups,
         funnel=_funnel(groups),
-        assets=dict(assets),
-        decision=decision,
-        code=dict(code),
+        assets=assets,
+        decision=decided.decision,
+        measures=registry.measures(),
+        rules=[rule.decided() for rule in registry.resolve_rules(recipe.rules)],
+        code=code,
         platform={
             "machine": platform.machine(),
             "system": platform.system(),
@@ -113,7 +119,7 @@ def recipe_yaml(recipe: Recipe) -> bytes:
     return (note + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)).encode()
 
 
-def _parts(plan: Plan, previous: Previous | None) -> list[Part]:
+def _parts(plan: Plan, previous: Dataset | None) -> list[Part]:
     """The plan of parts: those of earlier generations first, each with the bytes it has now."""
     old = list(previous.manifest.parts) if previous else []
     parts = []
@@ -137,7 +143,7 @@ def _parts(plan: Plan, previous: Previous | None) -> list[Part]:
     return parts
 
 
-def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Previous | None) -> list[Group]:
+def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Dataset | None) -> list[Group]:
     """All groups of the dataset, those of this run with their counts."""
     groups: dict[int, Group] = dict(enumerate(previous.manifest.groups)) if previous else {}
     for group in plan.groups:
@@ -152,6 +158,7 @@ def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Previo
             kept=receipt["records_read"] - sum(dropped.values()),
             dropped=dropped,
             splits={split: SplitCount(**count) for split, count in receipt["splits"].items()},
+            unknown_tokens=receipt["unknown_tokens"],
         )
     return [groups[ledger] for ledger in range(len(groups))]
 
@@ -177,12 +184,17 @@ def _sum(groups: Sequence[Group]) -> SourceFunnel:
         kept=sum(group.kept for group in groups),
         dropped=dict(sorted(dropped.items())),
         splits={split: SplitCount(**count) for split, count in sorted(splits.items())},
+        unknown_tokens=sum(group.unknown_tokens for group in groups),
     )
 
 
-def _inputs(pieces: Pieces, previous: Previous | None) -> pa.Table:
+def _inputs(pieces: Pieces, previous: Dataset | None) -> pa.Table:
     """The inputs table: earlier generations' pieces and this run's, each once."""
-    rows = {(row["source"], row["name"], row["start"]): row for row in previous.inputs.to_pylist()} if previous else {}
+    rows = (
+        {(row["source"], row["name"], row["start"]): row for row in previous.input_table.to_pylist()}
+        if previous
+        else {}
+    )
     for source, piece in pieces:
         key = (source, piece.name, piece.start)
         row = {
@@ -225,10 +237,10 @@ def _files(
     receipts: Sequence[dict[str, Any]],
     by_group: Mapping[int, dict[str, Any]],
     recipe: Recipe,
-    previous: Previous | None,
+    previous: Dataset | None,
 ) -> list[FileRef]:
     """Every file but shards and tables: ledgers in the order of the groups, then the others by path."""
-    old = previous.file_refs() if previous else []
+    old = previous.file_refs if previous else []
     num_old = len(previous.manifest.groups) if previous else 0
     ledgers = dict(enumerate(old[:num_old])) | {
         ledger: FileRef(**receipt["ledger"]) for ledger, receipt in by_group.items()

@@ -7,13 +7,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.ingest.receipts import PartRef
-from pipeline.pack.previous import Previous
+from pipeline.ingest.receipts import ColumnsFile, PartRef
 from schemas import storage
+from schemas.dataset import Dataset
 from schemas.generation import Tokenizer
 from schemas.recipe import Recipe, canonical_json
 
@@ -46,6 +46,17 @@ class PackPart:
     sha256: str
     name: str  # input name and start of its first piece
     start: int
+    files: tuple[ColumnsFile, ...] = ()  # of measure columns
+    measures: dict[str, str] = field(default_factory=dict)  # signal group: key of its columns
+
+    @property
+    def content(self) -> str:
+        """What its final texts and their tags are known by."""
+        return self.content_with("edits", "language")
+
+    def content_with(self, *groups: str) -> str:
+        """What the part with the columns of these signal groups is known by."""
+        return " ".join([self.sha256, *(self.measures.get(name, "") for name in groups)]).rstrip()
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ def pack_parts(
     return [
         PackPart(
             part.number, part.source, part.uri, verdict_uri(part), sha256.get(part.number, ""), part.rows,
-            part.text_bytes, part.sha256, part.name, part.start,
+            part.text_bytes, part.sha256, part.name, part.start, part.files, dict(part.groups),
         )
         for part in sorted(parts, key=lambda part: part.number)
     ]  # fmt: skip
@@ -136,7 +147,7 @@ def plan_pack(
     dataset: str,
     work: str,
     tokenizer: Tokenizer,
-    previous: Previous | None,
+    previous: Dataset | None,
 ) -> Plan:
     """Settle the groups: those of earlier generations whose parts are given are decided again, new parts form new ones.
 
@@ -162,11 +173,11 @@ def plan_pack(
         groups=tuple(groups),
         num_records=old_records + sum(part.rows for part in new),
         shards_table=previous.manifest.tables.shards.path if previous else None,
-        old_index=tuple(previous.index_files()) if previous else (),
+        old_index=_index_files(previous) if previous else (),
     )
 
 
-def _new_groups(parts: Sequence[PackPart], recipe: Recipe, previous: Previous | None) -> list[PackGroup]:
+def _new_groups(parts: Sequence[PackPart], recipe: Recipe, previous: Dataset | None) -> list[PackGroup]:
     """Groups of the parts that no generation has yet."""
     generation = previous.manifest.generation + 1 if previous else 1
     first = len(previous.manifest.groups) if previous else 0
@@ -176,7 +187,7 @@ def _new_groups(parts: Sequence[PackPart], recipe: Recipe, previous: Previous | 
     ]
 
 
-def _decided_again(parts: Sequence[PackPart], previous: Previous) -> list[PackGroup]:
+def _decided_again(parts: Sequence[PackPart], previous: Dataset) -> list[PackGroup]:
     """The groups of earlier generations whose parts are given."""
     given = {part.number: part for part in parts}
     chosen: dict[tuple[int, str], set[bool]] = {}
@@ -187,13 +198,18 @@ def _decided_again(parts: Sequence[PackPart], previous: Previous) -> list[PackGr
         if all(present):
             # Rows are known by position and by the hash of their text, so other bytes of a part do no harm.
             same_rows = all(given[number].rows == previous.manifest.parts[number].rows for number in group.parts)
-            path = previous.ledger_path(ledger) if same_rows else None
+            path = previous.path(ledger) if same_rows else None
             groups.append(PackGroup(ledger, group.generation, group.number, group.source, tuple(group.parts), path))
     for (generation, source), present_somewhere in chosen.items():
         # Its validation documents share shards, so a source's groups of one generation are decided together.
         if len(present_somewhere) > 1:
             raise ValueError(f"source {source}, generation {generation}: give all of its parts, or none")
     return groups
+
+
+def _index_files(previous: Dataset) -> tuple[str, ...]:
+    """Paths of index/documents and index/urls."""
+    return tuple(path for path in previous.paths if path.startswith(("index/documents/", "index/urls/")))
 
 
 def safe_name(source: str) -> str:
@@ -215,10 +231,15 @@ def save_plan(plan: Plan) -> str:
     return uri
 
 
+def _pack_part(fields: dict[str, Any]) -> PackPart:
+    files = tuple(ColumnsFile(file["uri"], file["sha256"], tuple(file["columns"])) for file in fields["files"])
+    return PackPart(**{**fields, "files": files})
+
+
 def load_plan(uri: str) -> Plan:
     """The plan that the driver wrote."""
     data = json.loads(storage.read(uri))
-    data["parts"] = {part["number"]: PackPart(**part) for part in data["parts"]}
+    data["parts"] = {part["number"]: _pack_part(part) for part in data["parts"]}
     data["groups"] = tuple(PackGroup(**{**group, "parts": tuple(group["parts"])}) for group in data["groups"])
     data["old_index"] = tuple(data["old_index"])
     return Plan(**data)

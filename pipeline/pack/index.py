@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.measure.minhash.shingles import SHINGLES_VERSION
+from pipeline.kernel_digest import kernel_digest
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts
 from pipeline.pack.files import arrow_bytes, write_once
 from pipeline.pack.groups import PackGroup, Plan
@@ -185,7 +185,7 @@ def near_file(plan: Plan, group: PackGroup) -> FileRef | None:
     minhash = plan.minhash
     metadata = {
         "shingle": str(minhash["shingle"]),
-        "shingle_version": SHINGLES_VERSION,
+        "shingle_version": kernel_digest(["pipeline.measure.minhash.shingles"]),
         "scheme": "affine32",
         "seed": str(minhash["seed"]),
         "num_hashes": str(minhash["num_hashes"]),

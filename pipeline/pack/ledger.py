@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.pack.documents import read_verdicts
-from pipeline.pack.files import load_receipt, open_arrow, read_columns, save_receipt, write_once, write_work
+from pipeline.pack.documents import part_table, read_verdicts
+from pipeline.pack.files import load_receipt, open_arrow, save_receipt, write_once, write_work
 from pipeline.pack.groups import PackGroup, PackPart, Plan
 from pipeline.pack.index import document_rows, near_file, url_rows
 from pipeline.text.edits import REPLACEMENTS
@@ -28,6 +28,7 @@ ROW_GROUP = 1 << 16
 NUM_WORDS = "gopher.num_words"
 # What a ledger takes from its parts as it is.
 FROM_PART = ["record_id", "url", "input", "position", "offset", "language", "num_bytes", "final_hash"]
+FROM_GROUPS = ["edits", "final", "language", "gopher", "signature"]  # whose columns it takes
 FROM_VERDICT = ["doc_id", "kept", "stage", "rule", "value", "threshold", "duplicate_of", "twin", "cluster"]
 
 
@@ -39,6 +40,7 @@ class Fates:
         self.row = np.full(num_rows, -1, np.int64)
         self.token_start = np.zeros(num_rows, np.int64)
         self.num_tokens = np.full(num_rows, -1, np.int64)
+        self.unknown_tokens = 0  # of all rows
 
     def add(self, places: pa.RecordBatch, numbers: list[int]) -> None:
         """Enter rows of a table of places; `numbers` are those of its receipt's shards."""
@@ -47,6 +49,7 @@ class Fates:
         self.row[position] = places["row"].to_numpy()
         self.token_start[position] = places["token_start"].to_numpy()
         self.num_tokens[position] = places["num_tokens"].to_numpy()
+        self.unknown_tokens += int(places["num_unknown"].to_numpy().sum())
 
 
 def write_ledger(
@@ -88,6 +91,7 @@ def write_ledger(
         "records_read": len(fates.shard),
         "dropped": dict(sorted(counts.items())),
         "splits": {split: dict(count) for split, count in sorted(splits.items())},
+        "unknown_tokens": fates.unknown_tokens,
         "in_work": write_work(plan.work, rows_path, documents + urls),
         "in_dataset": {file.path: file.bytes for file in (ledger, near) if file},
     }
@@ -109,6 +113,7 @@ def _ledger_digest(
         "shards": shards["digest"],
         "train": train_numbers,
         "validation": [*zip([shard["sha256"] for shard in validation["shards"]], validation_numbers, strict=True)],
+        "parts": [part.content_with(*FROM_GROUPS) for part in plan.parts_of(group)],
         "verdicts": [_verdicts_digest(part) for part in plan.parts_of(group)],
         "minhash": plan.minhash,
         "version": LEDGER_VERSION,
@@ -147,15 +152,11 @@ def _ledger_bytes(
 def _ledger_table(part: PackPart, fates: Fates, base: int) -> pa.Table:
     """The rows of one part; what does not apply is null."""
     verdicts = read_verdicts(part, [*FROM_VERDICT, "cluster_size", "split"])
-    with open_arrow(part.uri) as reader:
-        signals = [NUM_WORDS] if NUM_WORDS in reader.schema.names else []
-    read = read_columns(part.uri, [*FROM_PART, "edits", *signals])
-    if read.num_rows != part.rows:
-        raise DatasetError(f"{part.uri}: {read.num_rows} rows, its receipt says {part.rows}")
+    read = part_table(part, [*FROM_PART, "edits", NUM_WORDS])
     rows = slice(base, base + part.rows)
     columns = {name: read[name] for name in FROM_PART} | {name: verdicts[name] for name in verdicts.column_names}
     columns["source"] = pa.array([part.source] * part.rows, pa.string())
-    columns["num_words"] = read[NUM_WORDS].cast("uint32") if signals else pa.nulls(part.rows, pa.uint32())
+    columns["num_words"] = read[NUM_WORDS].cast("uint32")
     columns["edited_bytes"] = _edited_bytes(read["edits"], read["num_bytes"])
     columns["num_tokens"] = _where_known(fates.num_tokens[rows])
     columns["shard"] = _where_known(fates.shard[rows])

@@ -7,69 +7,49 @@ Every step leaves content-named files and a receipt; nothing refers to them befo
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 
-from pipeline.ingest.receipts import PartRef, PieceReceipt
-from pipeline.pack.encode import stage_version
+from pipeline.job import Decided, Job, Measured
 from pipeline.pack.generation import make_generation
 from pipeline.pack.groups import Plan, pack_parts, plan_pack, save_plan
-from pipeline.pack.ledger import LEDGER_VERSION
-from pipeline.pack.previous import Previous
-from pipeline.pack.tokenize.tokenizer import settle_tokenizer
+from pipeline.pack.tokenize.tokenizer import resolve_tokenizer
+from pipeline.pack.tokenize.tokenizer_file import around_texts
 from pipeline.pack.transforms import PackGroups, result_path
 from schemas import storage
+from schemas.dataset import Dataset
 from schemas.manifest import Manifest, commit
-from schemas.recipe import Recipe
 from schemas.text_format import plural
 
 __all__ = ["pack"]
 
+MAX_UNKNOWN = 0.001  # share of unknown tokens above which there is a warning
 
-def pack(
-    parts: Sequence[PartRef],
-    verdict_uri: Callable[[PartRef], str],
-    recipe: Recipe,
-    dataset: str,
-    work: str,
-    new_pipeline: Callable[[], beam.Pipeline],
-    previous: Previous | None = None,
-    *,
-    inputs: Iterable[tuple[str, PieceReceipt]],
-    code: Mapping[str, str],
-    assets: Mapping[str, str] | None = None,
-    decision: str = "",
-    verdicts: Mapping[int, str] = MappingProxyType({}),
-    progress: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Manifest:
+
+def pack(job: Job, measured: Measured, decided: Decided, previous: Dataset | None) -> Manifest:
     """Encode what is kept, write the dataset's files and commit the next generation; returns its manifest.
 
-    `parts` are numbered through all generations: with `previous`, parts it knows are decided again (all of a source
-    and generation, or none), later ones are new. `inputs` are the pieces read with their source, `code` the versions
-    of the package and of the stages before, `assets` the sha256 of each file that the recipe names, `decision` the name
-    of the verdicts and `verdicts` the sha256 of their files by part number, `progress` a local folder for the driver's
-    progress line.
-    Raises TokenizerError, DatasetError or CommitRefused, each with the cure.
+    Parts are numbered through all generations: with `previous`, parts it knows are decided again (all of a source and
+    generation, or none), later ones are new.
+    Raises TokenizerError, DatasetError or CommitRefused, each with what to do.
     """
-    chosen = pack_parts(parts, verdict_uri, verdicts)
-    tokenizer = settle_tokenizer(chosen, recipe, dataset, work, previous)
-    plan = plan_pack(chosen, recipe, dataset, work, tokenizer, previous)
-    with new_pipeline() as pipeline:
+    parts = pack_parts(measured.parts, lambda part: decided.verdicts[part.number], decided.sha256())
+    tokenizer = resolve_tokenizer(parts, job.recipe, job.output, job.work, previous)
+    plan = plan_pack(parts, job.recipe, job.output, job.work, tokenizer, previous)
+    with job.new_pipeline(decided.funnel.kept_bytes) as pipeline:
         _ = (
             pipeline
             # Create's own reshuffle would hand all groups to one worker.
             | "ListGroups" >> beam.Create([group.ledger for group in plan.groups], reshuffle=False)
             | "SpreadGroups" >> beam.Reshuffle()
-            | "PackGroups" >> PackGroups(save_plan(plan), progress)
+            | "PackGroups" >> PackGroups(save_plan(plan), job.progress)
         )
-    receipts = json.loads(storage.read(storage.join(work, result_path(plan))))
-    say(_done(plan, receipts))
-    versions = {**code, "pack": stage_version(), "ledger": LEDGER_VERSION}
-    manifest = make_generation(plan, receipts, recipe, inputs, previous, versions, assets or {}, decision)
-    commit(dataset, manifest.generation, manifest.to_json())
+    receipts = json.loads(storage.read(storage.join(job.work, result_path(plan))))
+    manifest = make_generation(plan, receipts, job, measured, decided, previous)
+    for line in [_done(plan, receipts), *_warnings(job, manifest)]:
+        job.say(line)
+    commit(job.output, manifest.generation, manifest.to_json())
     return manifest
 
 
@@ -77,3 +57,23 @@ def _done(plan: Plan, receipts: Sequence[dict[str, int]]) -> str:
     """One line for the user."""
     copied, encoded = (sum(receipt.get(name, 0) for receipt in receipts) for name in ("copied", "encoded"))
     return f"pack     {plural(len(plan.groups), 'group')}: {plural(encoded, 'document')} encoded, {copied:,} copied"
+
+
+def _warnings(job: Job, manifest: Manifest) -> Iterator[str]:
+    """What the user should know of the tokens."""
+    tokenizer, file = manifest.tokenizer, job.recipe.tokenizer.file
+    if file is not None and tokenizer.begin_of_text is None:
+        around = around_texts(storage.read(storage.join(job.output, tokenizer.path)), file)
+        begins = [token for token in around if token != tokenizer.end_of_text.token]
+        if begins:
+            yield (
+                f"pack     {file} puts {begins[0]} before a text, the documents of this dataset begin without: "
+                f"tokenizer.begin_of_text={begins[0]} puts it there"
+            )
+    tokens = sum(split.tokens for split in manifest.funnel.splits.values())
+    unknown = manifest.funnel.unknown_tokens
+    if tokenizer.unknown and unknown > MAX_UNKNOWN * tokens:
+        yield (
+            f"pack     {100 * unknown / tokens:.2g} % of the tokens are {tokenizer.unknown.token}: their text is lost "
+            f"for training; a tokenizer with all characters of these texts, or with bytes, has none"
+        )

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.pack.documents import fixed_rows
-from pipeline.pack.files import read_columns
 from pipeline.pack.groups import PackGroup, Plan
 from schemas import storage
-from schemas.manifest import CURE, DatasetError, file_digest, read_named, shard_group
+from schemas.dataset import Dataset, DatasetError, read_shard
+from schemas.manifest import CURE, ELSEWHERE, read_named, shard_group
 from schemas.text_format import plural
 
 __all__ = ["OldRows", "OldShards", "check_sizes"]
@@ -30,7 +30,8 @@ class OldShards:
         self._by_group: dict[str, dict[str, str]] = {}
         if plan.shards_table is None:
             return
-        table = read_columns(storage.join(plan.dataset, plan.shards_table), ["path", "sha256", "source", "retired_in"])
+        with pa.ipc.open_file(pa.py_buffer(read_named(plan.dataset, plan.shards_table))) as reader:
+            table = reader.read_all().select(["path", "sha256", "source", "retired_in"])
         self._paths = table["path"].to_pylist()
         self._sha256 = dict(zip(self._paths, table["sha256"].to_pylist(), strict=True))
         in_use = table.filter(pc.is_null(table["retired_in"])).to_pylist()
@@ -51,14 +52,11 @@ class OldShards:
         Raises DatasetError for a shard that is not the one that was written: copied from, its damage would be part of
         the next generation under digests that agree with it.
         """
-        uri = storage.join(self._dataset, path)
         try:
-            data = storage.read(uri)
-        except FileNotFoundError:
-            raise DatasetError(f"{uri}: the shard is missing: {CURE}") from None
-        if (found := file_digest(data)) != self._sha256[path]:
-            raise DatasetError(f"{uri}: it has sha256 {found}, the manifest says {self._sha256[path]}: {CURE}")
-        return _tokens_of(data, rows)
+            shard = read_shard(storage.join(self._dataset, path), self._sha256[path])
+        except DatasetError as error:
+            raise DatasetError(f"{error}{ELSEWHERE}") from None
+        return shard.tokens_of(rows)
 
 
 class OldRows:
@@ -82,20 +80,6 @@ class OldRows:
         return (self.shard[first:last] >= 0) & (self._hashes[first:last] == final_hashes).all(axis=1)
 
 
-def _tokens_of(data: bytes, rows: NDArray[np.integer]) -> list[Tokens]:  # type: ignore[type-arg]
-    taken: list[Tokens] = []
-    first = 0
-    with pa.ipc.open_file(pa.BufferReader(data)) as reader:
-        for index in range(reader.num_record_batches):
-            column = reader.get_batch(index)["tokens"]
-            inside = rows[len(taken) : np.searchsorted(rows, first + len(column))] - first
-            offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
-            taken += [values[offsets[row] : offsets[row + 1]].copy() for row in inside]
-            first += len(column)
-    assert len(taken) == len(rows), f"row {rows[len(taken)]} of {first}"
-    return taken
-
-
 def _size(uri: str) -> int | None:
     try:
         return storage.stat(uri).size
@@ -103,17 +87,17 @@ def _size(uri: str) -> int | None:
         return None
 
 
-def check_sizes(dataset: str, shards: pa.Table, files: pa.Table) -> None:
+def check_sizes(dataset: Dataset) -> None:
     """Raise DatasetError for a file in use that is missing or of another size: listings, nothing is read."""
     found = {
         file.uri: file.size
         for folder in ("shards", "ledger", "index")
-        for file in storage.list_files(storage.join(dataset, folder))
+        for file in storage.list_files(storage.join(dataset.uri, folder))
     }
-    for table in (shards.filter(pc.is_null(shards["retired_in"])), files):
-        for row in table.select(["path", "bytes"]).to_pylist():
-            uri = storage.join(dataset, row["path"])
-            size = found.get(uri) if "/" in row["path"] else _size(uri)
-            if size != row["bytes"]:
-                has = "is missing" if size is None else f"has {plural(size, 'byte')}, not {row['bytes']:,}"
-                raise DatasetError(f"{uri}: it {has}: {CURE}")
+    shards = zip(*(dataset.shards()[name].to_pylist() for name in ("path", "bytes")), strict=True)
+    for path, expected in (*shards, *((file.path, file.bytes) for file in dataset.file_refs)):
+        uri = storage.join(dataset.uri, path)
+        size = found.get(uri) if "/" in path else _size(uri)
+        if size != expected:
+            has = "is missing" if size is None else f"has {plural(size, 'byte')}, not {expected:,}"
+            raise DatasetError(f"{uri}: it {has}: {CURE}")

@@ -42,6 +42,13 @@ class Places:
     row: NDArray[np.uint32]
     token_start: NDArray[np.uint64]
     num_tokens: NDArray[np.uint32]
+    num_unknown: NDArray[np.uint32]  # of them, those that stand for what the vocabulary does not know
+
+
+def no_places(count: int) -> Places:
+    """Room for the places of some documents."""
+    shard, row, num_tokens, num_unknown = (np.zeros(count, np.uint32) for _ in range(4))
+    return Places(shard, row, np.zeros(count, np.uint64), num_tokens, num_unknown)
 
 
 def tags_of(languages: Sequence[str | None], partition_by: Sequence[str]) -> list[str]:
@@ -74,10 +81,9 @@ def write_shards(
     keys = order_keys(documents.doc_ids, plan.seed)
     order = np.lexsort((np.arange(len(documents)), keys))
     tags = np.array([documents.tags[index] for index in order], dtype=object)
-    count = len(documents)
-    places = Places(
-        np.zeros(count, np.uint32), np.zeros(count, np.uint32), np.zeros(count, np.uint64), np.zeros(count, np.uint32)
-    )
+    places = no_places(len(documents))
+    if unknown := plan.tokenizer["unknown"]:
+        places.num_unknown[:] = [np.count_nonzero(tokens == unknown["id"]) for tokens in documents.tokens]
     receipts: list[dict[str, Any]] = []
     for tag in sorted(set(documents.tags)):
         members = order[tags == tag]

@@ -131,9 +131,7 @@ def _by_group(fragments: Fragments, places: Places) -> list[pa.RecordBatch]:
     positions = np.array(fragments.positions, np.int64)
     for count in fragments.counts:
         end = start + count
-        part = Places(
-            places.shard[start:end], places.row[start:end], places.token_start[start:end], places.num_tokens[start:end]
-        )
+        part = Places(*(column[start:end] for column in vars(places).values()))
         batches.append(places_batch(positions[start:end], part))
         start = end
     return batches

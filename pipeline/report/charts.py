@@ -18,7 +18,7 @@ class Column:
     """One column: stacked amounts by colour class, from the bottom up."""
 
     tick: str  # under the column; empty: none
-    says: str  # on pointing at it
+    label: str  # on pointing at it
     parts: list[tuple[str, int]]
 
     @property
@@ -44,9 +44,9 @@ def columns_chart(name: str, title: str, axis: str, columns: list[Column]) -> st
         body.append(f'<text class="tick" x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{brief(tick)}</text>')
     for index, column in enumerate(columns):
         x, y = LEFT + index * step + gap / 2, ground
-        body.append(f"<g><title>{escape(column.says)}</title>")
-        # The whole height answers to the pointer, or a short column could not be asked.
-        body.append(f'<rect class="ask" x="{x:.1f}" y="{TOP:g}" width="{step - gap:.1f}" height="{ground - TOP:g}"/>')
+        body.append(f"<g><title>{escape(column.label)}</title>")
+        # The whole height answers to the pointer, or a short column could not be pointed at.
+        body.append(f'<rect class="hover" x="{x:.1f}" y="{TOP:g}" width="{step - gap:.1f}" height="{ground - TOP:g}"/>')
         for colour, amount in column.parts:
             if amount:
                 tall = max(1.0, amount * scale)
@@ -139,7 +139,7 @@ def similarity_chart(facts: Facts) -> str:
         for percent in range(low, 101)
     ]
     return columns_chart(
-        "similarities", "Near duplicates by similarity", "similarity to the nearest verified twin", columns
+        "similarities", "Near duplicates by similarity", "similarity to the nearest verified duplicate", columns
     )
 
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.measure.registry import ResolvedRule, resolve_rules
-from pipeline.report.dataset import Parts
-from schemas.recipe import Recipe
+from pipeline.measure.registry import ResolvedRule
+from pipeline.report.part_files import Parts
+from schemas.generation import Manifest
 from schemas.text_format import number
 
-__all__ = ["Check", "RuleYield", "bound_of", "check_document", "rule_yields"]
+__all__ = ["Check", "RuleYield", "bound_of", "check_document", "rule_yields", "rules_of"]
 
 
 @dataclass(frozen=True)
@@ -31,44 +31,45 @@ class Check:
 class RuleYield:
     """What a rule does by itself."""
 
-    says: str
+    label: str
     alone: int = 0  # documents that fail it, whatever else they fail
     only: int = 0  # that fail it and no other rule
 
 
+def rules_of(manifest: Manifest) -> list[ResolvedRule]:
+    """The rules that a generation was decided by, in the order of testing; no code of the user's is needed for them."""
+    return [ResolvedRule.of(rule) for rule in manifest.rules]
+
+
 def bound_of(rule: ResolvedRule) -> str:
-    """What a rule asks for, in words."""
+    """What a rule demands, in words."""
     if isinstance(rule.threshold, tuple):
         return f"one of {', '.join(rule.threshold)}"
     return f"{'at least' if rule.comparison == '<' else 'at most'} {number(rule.threshold)}"
 
 
-def check_document(recipe: Recipe, stored: dict[str, Any]) -> list[Check]:
-    """Every rule of the recipe against a row of a part, in the order of testing."""
+def check_document(rules: Sequence[ResolvedRule], stored: dict[str, Any]) -> list[Check]:
+    """Every rule against a row of a part, in the order of testing."""
     row = pa.RecordBatch.from_pylist([stored])
-    return [
-        Check(rule.name, stored.get(rule.signal), bound_of(rule), bool(_broken(row, rule)[0]))
-        for rule in resolve_rules(recipe.rules)
-    ]
+    return [Check(rule.name, stored.get(rule.signal), bound_of(rule), bool(_broken(row, rule)[0])) for rule in rules]
 
 
-def rule_yields(recipe: Recipe, parts: Parts) -> dict[str, RuleYield]:
-    """For each rule of the recipe, in the order of testing, how many documents with a text fail it, and only it.
+def rule_yields(rules: Sequence[ResolvedRule], parts: Parts) -> dict[str, RuleYield]:
+    """For each rule, in the order of testing, how many documents with a text fail it, and only it.
 
-    Reads the signals that rules ask for from every part; a rule with two bounds counts once.
+    Reads the signals that rules need from every part; a rule with two bounds counts once.
     """
-    rules = resolve_rules(recipe.rules)
     yields: dict[str, RuleYield] = {}
     for rule in rules:
-        says = f"{rule.signal} {bound_of(rule)}"
-        known = yields.setdefault(rule.name, RuleYield(says))
-        known.says = known.says if known.says == says else f"{known.says}, {bound_of(rule)}"
+        label = f"{rule.signal} {bound_of(rule)}"
+        known = yields.setdefault(rule.name, RuleYield(label))
+        known.label = known.label if known.label == label else f"{known.label}, {bound_of(rule)}"
     names = list(yields)
     columns = ["text_hash", "stage", *{rule.signal for rule in rules}]
     for part in parts.numbers() if rules else []:
         for batch in parts.batches(part, columns):
-            alive = batch.filter(pc.and_(pc.is_null(batch["stage"]), pc.is_valid(batch["text_hash"])))
-            broken = _broken_by_name(alive, rules, names)
+            surviving = batch.filter(pc.and_(pc.is_null(batch["stage"]), pc.is_valid(batch["text_hash"])))
+            broken = _broken_by_name(surviving, rules, names)
             total = broken.sum(axis=0)
             for name, fails in zip(names, broken, strict=True):
                 yields[name].alone += int(fails.sum())

@@ -70,27 +70,32 @@ def decision_diff(before: Sequence[str], after: Sequence[str], parts: Sequence[P
     for index, part in enumerate(parts):
         new = _verdicts(after[index])
         if index >= len(before):
-            changes.new_rows += len(new)
+            changes.new_rows += new.num_rows
             changes.new_kept += pc.sum(new["kept"].cast(pa.int64())).as_py() or 0
             continue
         old = _verdicts(before[index])
-        if len(old) != len(new):
+        if old.num_rows != new.num_rows:
             raise ValueError(
-                f"{before[index]} has {len(old)} rows, {after[index]} has {len(new)}: not of the same part"
+                f"{before[index]} has {old.num_rows} rows, {after[index]} has {new.num_rows}: not of the same part"
             )
         _compare_part(changes, old, new, part)
     return changes
 
 
-def _verdicts(uri: str) -> pa.Table:
-    """Fate of each row of a part: `kept`, and the rule or an empty string."""
+def _verdicts(uri: str) -> pa.RecordBatch:
+    """Fate of each row of a part: `kept`, and the rule or an empty string.
+
+    One batch, for its columns are plain arrays: pyarrow 25 ends the process where `indices_nonzero` meets a chunked
+    array without chunks, which a part without rows would give.
+    """
     with storage.open_input(uri) as source, pa.ipc.open_file(source) as reader:
-        table = reader.read_all().select(["kept", "rule"]).combine_chunks()
-    return table.set_column(1, "rule", pc.fill_null(table["rule"], ""))
+        table = reader.read_all()
+    kept, rule = (table[name].combine_chunks() for name in ("kept", "rule"))
+    return pa.record_batch({"kept": kept, "rule": pc.fill_null(rule, "")})
 
 
-def _compare_part(changes: Changes, old: pa.Table, new: pa.Table, part: PartRef) -> None:
-    changes.rows += len(old)
+def _compare_part(changes: Changes, old: pa.RecordBatch, new: pa.RecordBatch, part: PartRef) -> None:
+    changes.rows += old.num_rows
     changes.kept_before += pc.sum(old["kept"].cast(pa.int64())).as_py() or 0
     changes.kept_after += pc.sum(new["kept"].cast(pa.int64())).as_py() or 0
     differs = pc.indices_nonzero(pc.or_(pc.not_equal(old["kept"], new["kept"]), pc.not_equal(old["rule"], new["rule"])))

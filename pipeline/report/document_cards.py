@@ -31,7 +31,7 @@ def _rule_samples(drop: Drop, is_open: bool) -> str:
     cards = _cards([_card(sample, _verdict(drop, sample)) for sample in drop.samples])
     return (
         f'<details id="{anchor(drop)}"{" open" if is_open else ""}><summary><code>{breakable(drop.rule)}</code>'
-        f'<span class="says">{escape(drop.says)}</span><span class="n">{count(drop.count)}</span></summary>{cards}'
+        f'<span class="label">{escape(drop.label)}</span><span class="n">{count(drop.count)}</span></summary>{cards}'
         "</details>"
     )
 
@@ -83,31 +83,31 @@ def _cluster_card(cluster: Cluster) -> str:
         if kept
         else '<p class="soft">no document of it was kept</p>'
     )
-    rows = "".join(_twin(twin, rule) for twin, rule in cluster.twins)
-    unseen = cluster.size - len(cluster.twins) - (1 if kept else 0)
+    rows = "".join(_duplicate(other, rule) for other, rule in cluster.duplicates)
+    unseen = cluster.size - len(cluster.duplicates) - (1 if kept else 0)
     more = f'<p class="soft">and {count(unseen)} more</p>' if unseen > 0 else ""
     return (
         f'<article class="card"><header>{plural(cluster.size, "document")}, one kept</header>{head}'
-        f'<ul class="twins">{rows}</ul>{more}</article>'
+        f'<ul class="duplicates">{rows}</ul>{more}</article>'
     )
 
 
-def _twin(twin: Sample, rule: str) -> str:
-    fate = f"{rule}, similarity {number(twin.value)}, from {twin.source}"
-    return f'<li>{_url(twin)}<span class="soft">{escape(fate)}</span></li>'
+def _duplicate(other: Sample, rule: str) -> str:
+    fate = f"{rule}, similarity {number(other.value)}, from {other.source}"
+    return f'<li>{_url(other)}<span class="soft">{escape(fate)}</span></li>'
 
 
 def pair_cards(facts: Facts) -> str:
     """Near duplicates with their differences marked; nothing where the texts are gone."""
-    pairs = [pair for pair in facts.pairs if pair.dropped.text is not None and pair.twin.text is not None]
+    pairs = [pair for pair in facts.pairs if pair.dropped.text is not None and pair.nearest.text is not None]
     return _cards([_pair_card(pair) for pair in pairs]) if pairs else ""
 
 
 def _pair_card(pair: Pair) -> str:
-    difference = mark_difference(pair.twin.text or "", pair.dropped.text or "")
+    difference = mark_difference(pair.nearest.text or "", pair.dropped.text or "")
     names = "".join(
         f'<bdi class="url"><{tag}>{escape(sample.source)}: {escape(sample.url or sample.place)}</{tag}></bdi>'
-        for tag, sample in (("ins", pair.dropped), ("del", pair.twin))
+        for tag, sample in (("ins", pair.dropped), ("del", pair.nearest))
     )
     return (
         f'<article class="card"><header>similarity {number(pair.dropped.value)}{names}</header>'
@@ -121,5 +121,5 @@ def damage_list(facts: Facts) -> str:
         f"<li><code>{escape(rule)}</code> {escape(sample.source)}/{escape(sample.place)}</li>"
         for sample, rule in facts.damage
     )
-    more = facts.damaged - len(facts.damage)
-    return f'<ul class="twins">{rows}</ul>' + (f'<p class="soft">and {count(more)} more</p>' if more > 0 else "")
+    more = facts.corrupt - len(facts.damage)
+    return f'<ul class="duplicates">{rows}</ul>' + (f'<p class="soft">and {count(more)} more</p>' if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The second pass: the rows of some clusters and some documents, found by the ledgers' key columns."""
+"""The second pass: the rows of some clusters, found by the ledgers' key column, and rows as samples."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.report.dataset import Dataset, Place
 from pipeline.report.report_data import Sample
 from pipeline.report.scan_ledgers import Chosen, keys_of
+from schemas.dataset import Dataset, Place
 
-__all__ = ["find_clusters", "find_documents", "find_records", "sample_of"]
+__all__ = ["find_clusters", "sample_of"]
 
 HASH = pa.binary(16)
 
@@ -35,30 +35,6 @@ def find_clusters(dataset: Dataset, clusters: Iterable[bytes], limit: int) -> di
             ):
                 (kept if is_kept else others)[name].offer(key, Place(ledger, first + row))
     return {name: kept[name].places() + others[name].places() for name in kept}
-
-
-def find_documents(dataset: Dataset, ids: Iterable[bytes]) -> dict[bytes, Place]:
-    """Where some documents stand in the ledgers; those that are nowhere are left out."""
-    wanted = pa.array(sorted(ids), HASH)
-    found: dict[bytes, Place] = {}
-    if not len(wanted):
-        return found
-    for ledger in dataset.ledgers():
-        for first, batch in dataset.ledger_batches(ledger, ["doc_id"]):
-            rows = pc.indices_nonzero(pc.is_in(batch["doc_id"], value_set=wanted))
-            for row, name in zip(rows.to_pylist(), batch["doc_id"].take(rows).to_pylist(), strict=True):
-                found[name] = Place(ledger, first + row)
-    return found
-
-
-def find_records(dataset: Dataset, record_id: str) -> list[Place]:
-    """The rows of the records that have an id; inputs do not keep it unique."""
-    found = []
-    for ledger in dataset.ledgers():
-        for first, batch in dataset.ledger_batches(ledger, ["record_id"]):
-            rows = pc.indices_nonzero(pc.fill_null(pc.equal(batch["record_id"], record_id), False))
-            found += [Place(ledger, first + row) for row in rows.to_pylist()]
-    return found
 
 
 def sample_of(row: dict[str, Any]) -> Sample:

@@ -16,6 +16,7 @@ __all__ = ["Step", "funnel_picture", "steps"]
 STAGES = {
     "read": ("Reading", "while reading", "pages and texts", "read"),
     "extract": ("Extraction", "in extraction", "texts", "read"),
+    "measure": ("Measuring", "not measured", "measured documents", "read"),
     "rules": ("Rules", "by rules", "good documents", "rule"),
     "exact": ("Exact copies", "exact copies", "different texts", "dup"),
     "near": ("Near duplicates", "near duplicates", "unlike texts", "dup"),
@@ -192,14 +193,14 @@ def _survivors_wide(x: float, survivors: int, name: str, facts: Facts, top: floa
 
 def _survivors_narrow(x: float, y: float, survivors: int, name: str, facts: Facts) -> str:
     part = "" if survivors == facts.rows else f", {share(survivors, facts.rows)}"
-    says = f'<tspan class="small">{escape(name)}{part}</tspan>'
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="mid">{count(survivors)} {says}</text>'
+    label = f'<tspan class="small">{escape(name)}{part}</tspan>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="mid">{count(survivors)} {label}</text>'
 
 
 def _reasons_text(x: float, y: float, step: Step, limit: int) -> str:
     """How many a stage dropped, and under it for which reasons, each of at most `limit` letters."""
-    says = f"\u2212{count(step.dropped)} {escape(step.how)}"
-    lines = [f'<text x="{x:.1f}" y="{y:.1f}" class="drop {step.colour}">{says}</text>']
+    label = f"\u2212{count(step.dropped)} {escape(step.how)}"
+    lines = [f'<text x="{x:.1f}" y="{y:.1f}" class="drop {step.colour}">{label}</text>']
     for index, (reason, dropped) in enumerate(step.reasons):
         figure = f'<tspan class="figure">{count(dropped)}</tspan> {escape(_short(reason, limit))}'
         lines.append(f'<text x="{x:.1f}" y="{y + 18 + LINE * index:.1f}" class="small">{figure}</text>')

@@ -1,13 +1,13 @@
 """What codes mean: reasons that are no rule of the recipe, and language labels."""
 
-__all__ = ["language_name", "meaning"]
+__all__ = ["language_labels", "language_name", "meaning"]
 
 MEANINGS = {
     "read.type": "a record without a page of its own: revisit, resource, unknown",
     "read.status": "the server did not answer 200",
     "read.redirect": "the server sent the crawler elsewhere",
     "read.mime": "no page: a type that the recipe does not read",
-    "read.damaged": "bytes that are no record, or a record that is not whole",
+    "read.damaged": "bytes that are not a record, or an incomplete record",
     "read.too_long": "longer than read.max_record_bytes",
     "read.decoded_too_long": "longer than read.max_decoded_bytes when unpacked",
     "read.ratio": "packed more tightly than read.max_ratio",
@@ -44,8 +44,15 @@ LANGUAGES = {
 # fmt: on
 
 
+def language_labels() -> dict[str, str]:
+    """Labels by the English names of languages, in lower case."""
+    return {name.lower(): label for label, name in LANGUAGES.items()}
+
+
 def meaning(rule: str) -> str:
-    """What a reason says, in words; empty for one that is not known here."""
+    """What a reason means, in words; empty for one that is not known here."""
+    if rule.endswith(".failed"):
+        return f"the signal group {rule.removesuffix('.failed')} could not measure the text"
     return MEANINGS.get(rule, "")
 
 

@@ -71,10 +71,10 @@ def _languages(facts: Facts) -> str:
     if not facts.languages:
         return ""
     key = "".join(
-        KEY.format(colour, says)
-        for colour, says in (("keep", "kept"), ("rule", "dropped by a rule"), ("dup", "duplicate"))
+        KEY.format(colour, label)
+        for colour, label in (("keep", "kept"), ("rule", "dropped by a rule"), ("dup", "duplicate"))
     )
-    lengths = "".join(KEY.format(colour, says) for colour, says in (("keep", "kept"), ("gone", "dropped")))
+    lengths = "".join(KEY.format(colour, label) for colour, label in (("keep", "kept"), ("gone", "dropped")))
     return (
         '<p class="lead">Every text that was measured, by its best label.</p>'
         f'<ul class="key">{key}</ul>{languages_table(facts)}'
@@ -130,8 +130,8 @@ def _missing(facts: Facts) -> str:
 def _inputs(facts: Facts) -> str:
     damage = (
         f'<h3 class="gap">Damage</h3>{damage_list(facts)}'
-        if facts.damaged
-        else '<p class="soft">Nothing was damaged.</p>'
+        if facts.corrupt
+        else '<p class="soft">Nothing was corrupt.</p>'
     )
     kinds = ", ".join(f"{count(amount)} {escape(kind)}" for kind, amount in sorted(facts.records.items()))
     return f'<p class="lead">{plural(facts.num_inputs, "file")}: {kinds}.</p>{inputs_table(facts)}{damage}'

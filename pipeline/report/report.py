@@ -4,16 +4,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from pipeline.report.checks import rule_yields
-from pipeline.report.dataset import Dataset, Parts, Place, open_dataset, open_parts
-from pipeline.report.find import find_clusters, find_documents, sample_of
+from pipeline.report.checks import rule_yields, rules_of
+from pipeline.report.find import find_clusters, sample_of
 from pipeline.report.funnel import STAGES
 from pipeline.report.labels import meaning
 from pipeline.report.page import render
+from pipeline.report.part_files import Parts, open_parts
 from pipeline.report.report_data import Cluster, Drop, Facts, Input, Pair, Sample, Tokens
 from pipeline.report.sample_texts import final_texts
 from pipeline.report.scan_ledgers import Fate, Tally, tally
 from schemas import storage
+from schemas.dataset import Dataset, Place, open_dataset
 
 __all__ = ["gather_facts", "write_report"]
 
@@ -26,7 +27,7 @@ def write_report(dataset: str, work: str | None = None, generation: int | None =
     """Write the report of a generation, by default the newest, to `to` or DATASET/report.html; returns where.
 
     Without the work folder (default: DATASET/work) the report holds no texts and not what each rule
-    would drop alone, and says so.
+    would drop alone, and states so.
     """
     opened = open_dataset(dataset, generation)
     page = render(gather_facts(opened, open_parts(opened, work)))
@@ -58,8 +59,8 @@ def _add_documents(facts: Facts, dataset: Dataset, parts: Parts, counted: Tally)
     chosen = [place for entry in counted.samples.values() for place in entry.places()]
     rows = dataset.rows([*chosen, *(place for places in clusters.values() for place in places)])
     near = [rows[place] for fate, entry in counted.samples.items() if fate[0] == "near" for place in entry.places()]
-    twins = find_documents(dataset, {row["twin"] for row in near if row["twin"] is not None})
-    rows |= dataset.rows(twins.values())
+    nearest = dataset.places_of_ids({row["twin"] for row in near if row["twin"] is not None})
+    rows |= dataset.rows(nearest.values())
     texts = final_texts(dataset, parts, rows)
 
     def sample(place: Place, length: int | None = SHOWN_CHARS) -> Sample:
@@ -79,17 +80,16 @@ def _add_documents(facts: Facts, dataset: Dataset, parts: Parts, counted: Tally)
         facts.clusters.append(Cluster(size, sample(kept[0]) if kept else None, others))
     for fate, entry in counted.samples.items():
         if fate[0] == "near":
-            pairs = [(place, twins.get(rows[place]["twin"])) for place in entry.places()]
+            pairs = [(place, nearest.get(rows[place]["twin"])) for place in entry.places()]
             facts.pairs += [Pair(sample(one, None), sample(other, None)) for one, other in pairs if other is not None]
-    damaged = [(fate, entry) for fate, entry in counted.samples.items() if fate[1] == "read.damaged"]
-    facts.damage = [(sample(place), str(fate[1])) for fate, entry in damaged for place in entry.places()]
-    facts.damaged = sum(number for fate, number in counted.drops.items() if fate[1] == "read.damaged")
+    corrupt = [(fate, entry) for fate, entry in counted.samples.items() if fate[1] == "read.damaged"]
+    facts.damage = [(sample(place), str(fate[1])) for fate, entry in corrupt for place in entry.places()]
+    facts.corrupt = sum(number for fate, number in counted.drops.items() if fate[1] == "read.damaged")
 
 
 def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
     """Every reason in the order of testing: reading, extraction, the recipe's rules, duplicates, the rest."""
-    recipe = dataset.recipe()
-    yields = rule_yields(recipe, parts) if recipe and not parts.missing else {}
+    yields = rule_yields(rules_of(dataset.manifest), parts) if not parts.missing else {}
     fates = set(counted.drops) | {("rules", rule) for rule in yields}
     order = {rule: place for place, rule in enumerate(yields)}
     stages = list(STAGES)
@@ -103,9 +103,9 @@ def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
         drop = Drop(str(stage), str(rule), counted.drops[stage, rule], counted.thresholds.get((stage, rule)))
         if stage == "rules" and rule in yields:
             found = yields[rule]
-            drop.alone, drop.only, drop.says = found.alone, found.only, found.says
+            drop.alone, drop.only, drop.label = found.alone, found.only, found.label
         else:
-            drop.says = meaning(drop.rule)
+            drop.label = meaning(drop.rule)
         drops.append(drop)
     return drops
 
@@ -113,9 +113,7 @@ def _drops(dataset: Dataset, parts: Parts, counted: Tally) -> list[Drop]:
 def _tokens(dataset: Dataset) -> list[Tokens]:
     """What the shards in use hold."""
     totals: dict[tuple[str, str], Tokens] = {}
-    for row in dataset.shards.to_pylist():
-        if row["retired_in"] is not None:
-            continue
+    for row in dataset.shards().to_pylist():
         entry = totals.setdefault((row["source"], row["split"]), Tokens(row["source"], row["split"]))
         entry.shards += 1
         entry.documents += row["rows"]
@@ -126,9 +124,9 @@ def _tokens(dataset: Dataset) -> list[Tokens]:
 
 
 def _add_inputs(facts: Facts, dataset: Dataset, counted: Tally) -> None:
-    """The input files; the pieces of one are added up."""
+    """The input files; the input splits of one are added up."""
     files: dict[tuple[str, str], Input] = {}
-    for row in dataset.inputs.to_pylist():
+    for row in dataset.input_table.to_pylist():
         records = Counter(json.loads(row["records"]))
         facts.records += records
         entry = files.setdefault((row["source"], row["name"]), Input(row["source"], row["name"], row["size"]))

@@ -31,7 +31,7 @@ class Drop:
     threshold: float | None = None
     alone: int | None = None  # documents that fail it, whatever else they fail; None: not measured, or no parts
     only: int | None = None  # documents that fail it and no other rule of the recipe
-    says: str = ""  # what is dropped, in words
+    label: str = ""  # what is dropped, in words
     samples: list[Sample] = field(default_factory=list)
 
 
@@ -70,7 +70,7 @@ class Cluster:
 
     size: int
     kept: Sample | None
-    twins: list[tuple[Sample, str]] = field(default_factory=list)  # document, rule
+    duplicates: list[tuple[Sample, str]] = field(default_factory=list)  # document, rule
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Pair:
     """A near duplicate beside the document that it is a duplicate of."""
 
     dropped: Sample
-    twin: Sample
+    nearest: Sample
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Facts:
     words_kept: Counter[int] = field(default_factory=Counter)  # by half octave: words in [2^(i/2), 2^((i+1)/2))
     words_dropped: Counter[int] = field(default_factory=Counter)
     cluster_sizes: Counter[int] = field(default_factory=Counter)  # clusters by size, of those with a kept document
-    similarities: Counter[int] = field(default_factory=Counter)  # near duplicates by percent of similarity to the twin
+    similarities: Counter[int] = field(default_factory=Counter)  # near duplicates by percent of similarity
     clusters: list[Cluster] = field(default_factory=list)  # the largest
     pairs: list[Pair] = field(default_factory=list)
     tokens_by: list[Tokens] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Facts:
     sources: list[str] = field(default_factory=list)
     records: Counter[str] = field(default_factory=Counter)  # by type, over all inputs
     damage: list[tuple[Sample, str]] = field(default_factory=list)  # rows that could not be read, rule
-    damaged: int = 0
+    corrupt: int = 0
     digests: list[tuple[str, str]] = field(default_factory=list)  # name, hex
     about: list[tuple[str, str]] = field(default_factory=list)  # code, platform, tokenizer, ...
     recipe: str = ""  # YAML

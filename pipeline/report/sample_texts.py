@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pipeline.report.dataset import Dataset, Parts, Place
+from pipeline.report.part_files import Parts
 from pipeline.text.edits import apply_edits
+from schemas.dataset import Dataset, Place
 
 __all__ = ["final_texts"]
 
@@ -19,8 +20,9 @@ def final_texts(dataset: Dataset, parts: Parts, places: Iterable[Place]) -> dict
     texts: dict[Place, str] = {}
     for part, rows in sorted(wanted.items()):
         numbers, columns = parts.take(part, rows, ["text", "edits"])
-        alive = columns["text"].is_valid()
-        stored, edits = columns["text"].filter(alive).combine_chunks(), columns["edits"].filter(alive).combine_chunks()
-        places_alive = [rows[row] for row, is_alive in zip(numbers, alive.to_pylist(), strict=True) if is_alive]
-        texts |= zip(places_alive, apply_edits(stored, edits).to_pylist(), strict=True)
+        with_text = columns["text"].is_valid()
+        kept = columns.filter(with_text).combine_chunks()
+        stored, edits = kept["text"].combine_chunks(), kept["edits"].combine_chunks()
+        places_of_texts = [rows[row] for row, is_valid in zip(numbers, with_text.to_pylist(), strict=True) if is_valid]
+        texts |= zip(places_of_texts, apply_edits(stored, edits).to_pylist(), strict=True)
     return texts

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.charts import half_octave
-from pipeline.report.dataset import Dataset, Place
 from pipeline.report.report_data import Language
+from schemas.dataset import Dataset, Place
 
 __all__ = ["Chosen", "Fate", "Tally", "keys_of", "tally"]
 

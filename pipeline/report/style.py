@@ -27,13 +27,13 @@ summary::-webkit-details-marker { display: none; }
 summary code { font-size: 14.5px; overflow-wrap: anywhere; }
 summary .n { color: var(--soft); font-size: 14px; font-variant-numeric: tabular-nums; }
 details .cards { margin: 4px 0 20px; }
-.twins { list-style: none; padding: 0; margin: 10px 0 0; font-size: 13px; }
-.twins li { padding: 5px 0; border-top: 1px solid var(--line); }
+.duplicates { list-style: none; padding: 0; margin: 10px 0 0; font-size: 13px; }
+.duplicates li { padding: 5px 0; border-top: 1px solid var(--line); }
 .pair { max-height: 22em; }
 @media (max-width: 720px) {
   .funnel-wide { display: none; } .funnel-narrow { display: block; }
   summary { grid-template-columns: auto 1fr auto; }
-  summary .n { grid-row: 1; grid-column: 3; } summary .says { grid-row: 2; grid-column: 2 / 4; }
+  summary .n { grid-row: 1; grid-column: 3; } summary .label { grid-row: 2; grid-column: 2 / 4; }
 }
 @media print { details > * { display: block; } }
 """

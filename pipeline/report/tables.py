@@ -51,7 +51,7 @@ def _rule_row(drop: Drop, read: int, highest: int, measured: bool) -> str:
     if drop.samples:
         name = f'<a href="#{anchor(drop)}">{name}</a>'
     cells = (
-        f'<th scope="row">{name}<span class="says">{escape(drop.says)}</span></th>{_figure(drop.count)}'
+        f'<th scope="row">{name}<span class="label">{escape(drop.label)}</span></th>{_figure(drop.count)}'
         f'<td class="n wide-only">{share(drop.count, read)}</td>'
         f'<td class="wide-only" style="width:22%">{bar([(colour, drop.count)], highest)}</td>'
     )

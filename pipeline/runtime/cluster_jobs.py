@@ -1,8 +1,8 @@
 """Jobs on a cluster outlive a driver that is killed: what was submitted is on record, and a rerun cancels it first.
 
 A job left alone would do no harm (its files have names that nothing refers to), but it would take the cluster's
-slots from the run that replaces it. A job server that lives on is asked by Beam's API; where the driver brings its own
-(--runner=FlinkRunner --flink_master=HOST:PORT), Flink is, by its REST API.
+slots from the run that replaces it. A job server that lives on is queried by Beam's API; where the driver brings its
+own (--runner=FlinkRunner --flink_master=HOST:PORT), Flink is, by its REST API.
 """
 
 import contextlib
@@ -87,8 +87,8 @@ def _cancel(endpoint: str, job: str) -> str | None:
         service = beam_job_api_pb2_grpc.JobServiceStub(channel)
 
         def ended() -> bool:
-            asked = beam_job_api_pb2.GetJobStateRequest(job_id=job)
-            return service.GetState(asked, timeout=ANSWER_SECONDS).state in ENDED
+            request = beam_job_api_pb2.GetJobStateRequest(job_id=job)
+            return service.GetState(request, timeout=ANSWER_SECONDS).state in ENDED
 
         try:
             if ended():
@@ -101,21 +101,21 @@ def _cancel(endpoint: str, job: str) -> str | None:
 
 def _cancel_on_flink(master: str, name: str) -> str | None:
     def running() -> Iterator[str]:
-        for job in _ask_flink(f"{master}/jobs/overview")["jobs"]:
+        for job in _query_flink(f"{master}/jobs/overview")["jobs"]:
             if job["name"] == name and job["state"] not in FLINK_ENDED:
                 yield job["jid"]
 
     try:
         found = list(running())
         for job in found:
-            _ask_flink(f"{master}/jobs/{job}?mode=cancel", "PATCH")
+            _query_flink(f"{master}/jobs/{job}?mode=cancel", "PATCH")
         return _wait(name, lambda: not any(running())) if found else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"job {name} of a killed driver: {master} does not answer ({error}); going on"
 
 
-def _ask_flink(url: str, method: str = "GET") -> Any:
-    """What Flink's REST API answers. Raises OSError, or ValueError for what is no JSON."""
+def _query_flink(url: str, method: str = "GET") -> Any:
+    """What Flink's REST API answers. Raises OSError, or ValueError for what is not JSON."""
     # Never through a proxy for web pages: a cluster is near.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(urllib.request.Request(url, method=method), timeout=ANSWER_SECONDS) as answer:

@@ -1,4 +1,4 @@
-"""What a failure tells the user: one message and an exit code, or a traceback where the fault is ours."""
+"""What the user sees of a failure: one message and an exit code, or a traceback where the fault is ours."""
 
 import re
 from types import MappingProxyType

@@ -1,7 +1,7 @@
 """Ctrl-C: one line from the driver, whatever its threads and workers were doing.
 
 A terminal sends the signal to every process of the run. Workers end at once, as if they were killed, which every
-part of a run stands; the driver must not tell of it as of a failure.
+part of a run stands; the driver must not report it as a failure.
 """
 
 import signal
@@ -23,11 +23,11 @@ def interrupt_quietly() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    def tell(failure: threading.ExceptHookArgs) -> None:
+    def report(failure: threading.ExceptHookArgs) -> None:
         # Beam's thread that waits for a worker fails when the worker ends.
         time.sleep(SETTLE_SECONDS)
         if not interrupted.is_set():
             threading.__excepthook__(failure)
 
     signal.signal(signal.SIGINT, handle)
-    threading.excepthook = tell
+    threading.excepthook = report

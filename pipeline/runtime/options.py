@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL_BYTES = 64 << 20
 MOST_A_CORE = 16  # more processes would only fill the memory
 FLINK_VERSION = "1.19"
+OWN_OPTIONS = ("--output", "--work", "--workers", "--memory")  # of `gristmill run`, for a typing error's hint
 # Names of runners that take options which only their job server knows.
 PORTABLE = ("FlinkRunner", "PortableRunner", "PrismRunner")
 LOCAL = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
@@ -93,7 +94,7 @@ class _Parser(_BeamArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Every option of Beam's own; what was not given is None, so that a default is told from a wish."""
+    """Every option of Beam's own; what was not given is None, so that a default is known from a preference."""
     parser = _Parser(allow_abbrev=False, add_help=False)
     for section in dict.fromkeys(PipelineOptions.__subclasses__()):
         section._add_argparse_args(parser)
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 def _unknown_option(flag: str) -> str:
     """Beam drops an option that it does not know; a typing error must not change where a job runs."""
     name = flag.partition("=")[0]
-    near = difflib.get_close_matches(name, ["--workers", *_parser()._option_string_actions], n=1)
+    near = difflib.get_close_matches(name, [*OWN_OPTIONS, *_parser()._option_string_actions], n=1)
     return f"{name}: neither Gristmill nor Beam knows it" + (f"; did you mean {near[0]}?" if near else "")
 
 
@@ -127,7 +128,7 @@ def _runner_name(given: str | None) -> str:
 
 
 def _local_processes(given: argparse.Namespace, workers: int | None) -> int | None:
-    """How many local processes were asked for; None: by the size of the job."""
+    """How many local processes are demanded; None: by the size of the job."""
     number, mode = given.direct_num_workers, given.direct_running_mode
     if workers is not None and (number is not None or mode is not None):
         raise ValueError(f"--workers {workers} and --direct_* both say how many processes: give one of them")

@@ -1,4 +1,4 @@
-"""How far a job has come: workers on this machine leave small files, the driver adds them up and tells.
+"""How far a job has come: workers on this machine leave small files, the driver adds them up and reports.
 
 For the user's eyes only: nothing here changes a dataset, and nothing here may fail a job. Beam's counters would not
 do: they arrive when a bundle ends, which for one large file is the end of the job.
@@ -30,7 +30,7 @@ _sums: dict[tuple[str, int, int], dict[str, Counter[str]]] = {}
 class Reporter:
     """A worker thread's side: counts, and leaves the sums in a file of its own at most twice a second.
 
-    Without a directory it counts nothing. Call `close` at the end, so that the last half second is told.
+    Without a directory it counts nothing. Call `close` at the end, so that the last half second is counted.
     """
 
     def __init__(self, directory: str | None) -> None:
@@ -61,7 +61,7 @@ class Reporter:
 
 
 class ProgressLine:
-    """The driver's side: while the context lasts, tells how much of a stage is done, how fast, and what is left.
+    """The driver's side: while the context lasts, reports how much of a stage is done, how fast, and what is left.
 
     On a terminal one line is written over and over; elsewhere a line every ten seconds. `total_bytes` and
     `total_items` are what 100 % means.
@@ -95,14 +95,14 @@ class ProgressLine:
         self._thread.join()
         if self._is_terminal:
             # The line stands when the stage is done, and makes room for the message when it failed.
-            self._tell(self._line() + "\n" if error is None else "", over=True)
+            self._show(self._line() + "\n" if error is None else "", over=True)
 
     def _run(self) -> None:
         interval = TERMINAL_SECONDS if self._is_terminal else LINE_SECONDS
         while not self._stop.wait(interval):
-            self._tell(self._line() + ("" if self._is_terminal else "\n"), over=self._is_terminal)
+            self._show(self._line() + ("" if self._is_terminal else "\n"), over=self._is_terminal)
 
-    def _tell(self, text: str, over: bool) -> None:
+    def _show(self, text: str, over: bool) -> None:
         """Write, and let a stream that is gone be gone."""
         assert self._stream is not None
         if over:
@@ -143,14 +143,15 @@ class ProgressLine:
 def progress_text(
     stage: str, num_bytes: tuple[int, int], items: tuple[int, int], bytes_per_second: float, records_per_second: float
 ) -> str:
-    """`ingest   42 %   3.1 of 7.4 GB   12 of 40 parts   85 MB/s   1,210 records/s   50 s left`, of (done, total)."""
+    """`ingest   42 %   3.1 of 7.4 GB   12 of 40 tasks   85 MB/s   1,210 records/s   50 s left`, of (done, total)."""
     done, total = num_bytes
     done = min(done, total)
     share = done / total if total else (items[0] / items[1] if items[1] else 1.0)
     parts = [f"{stage:<7} {100 * share:3.0f} %"]
     if total:
         parts.append(f"{_amount(done, total)} of {_amount(total, total)} {_unit(total)[0]}")
-    parts.append(f"{items[0]:,} of {plural(items[1], 'part')}")
+    if items[1]:
+        parts.append(f"{items[0]:,} of {plural(items[1], 'task')}")
     if bytes_per_second > 0:
         parts.append(f"{_amount(bytes_per_second, bytes_per_second)} {_unit(bytes_per_second)[0]}/s")
     if records_per_second > 0:
@@ -161,10 +162,10 @@ def progress_text(
 
 
 def _unit(num_bytes: float) -> tuple[str, float]:
-    for name, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+    for name, size in (("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20)):
         if num_bytes >= size:
             return name, size
-    return "kB", 1e3
+    return "kB", 1 << 10
 
 
 def _amount(num_bytes: float, like: float) -> str:

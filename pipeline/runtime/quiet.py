@@ -1,16 +1,18 @@
-"""Beam without what it logs on a good day, and without what it imports for others."""
+"""Beam without what it logs on a good day, and without what it imports for others.
+
+Nothing stays hidden: what is kept out of Beam's own import can be imported by anyone afterwards.
+"""
 
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 
-__all__ = ["import_beam", "quiet_beam", "quiet_worker", "without_pandas"]
+__all__ = ["import_beam", "quiet_beam", "quiet_worker"]
 
 # These repeat, with a page of context each, what the exception of a failed job says anyway.
 ECHOES = ("apache_beam.runners", "apache_beam.utils.subprocess_server", "grpc._server")
-# Dataflow tells here where its job can be watched.
-HEARD = "apache_beam.runners.dataflow"
+# Dataflow logs here where its job can be watched.
+SHOWN = "apache_beam.runners.dataflow"
 # What Beam imports where it is there, and does without where it is not.
 NOT_NEEDED = ("pandas", "pymongo")
 GOOGLE = ("google.cloud", "google.auth", "google.api_core")
@@ -21,7 +23,7 @@ def quiet_beam() -> None:
     logging.getLogger().addFilter(_is_news)
     for name in ECHOES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger(HEARD).setLevel(logging.INFO)
+    logging.getLogger(SHOWN).setLevel(logging.INFO)
     # It warns that pymongo is not there.
     logging.getLogger("apache_beam.io.mongodbio").setLevel(logging.ERROR)
 
@@ -40,19 +42,6 @@ def import_beam(beam_options: Sequence[str] = ()) -> None:
     finally:
         for name in absent:
             del sys.modules[name]
-
-
-class _NoPandas(MetaPathFinder):
-    """Where an import of pandas ends. Not None in `sys.modules`, which Arrow takes for pandas."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("pandas is not used here", name=name)
-
-
-def without_pandas() -> None:
-    """For a process that is all ours: Arrow imports pandas, where it is there, to ask whether a list is one of its."""
-    sys.meta_path.insert(0, _NoPandas())
 
 
 def quiet_worker() -> None:

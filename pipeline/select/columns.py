@@ -50,21 +50,24 @@ def scratch() -> Path:
 
 
 class PartColumns:
-    """One part, column by column."""
+    """One part, column by column: those of its text part, and the measure columns beside it."""
 
     def __init__(self, part: PartRef) -> None:
         self.part = part
         self._columns: dict[str, pa.ChunkedArray] = {}
         self._fixed: dict[str, tuple[list[np.ndarray], np.ndarray]] = {}
+        self._tables: dict[str, pa.Table] = {}  # of local files, by URI
+        self._places = {name: (file.uri, file.sha256) for file in part.files for name in file.columns}
         path = storage.local_path(part.uri)
-        self._local = None if path is None else self._map(path)
-        schema = self._remote_reader([]).schema if self._local is None else self._local.schema
-        self.names: list[str] = schema.names
+        schema = self._remote_reader(part.uri, []).schema if path is None else self._mapped(part.uri, path).schema
+        self.names: list[str] = [*(name for name in schema.names if name not in self._places), *self._places]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A column as it lies in the file."""
+        """A column as it lies in its file."""
         if name not in self._columns:
-            table = self._local if self._local is not None else self._fetched(name)
+            uri, sha256 = self._places.get(name, (self.part.uri, self.part.sha256))
+            path = storage.local_path(uri)
+            table = self._fetched(uri, sha256, name) if path is None else self._mapped(uri, path)
             self._columns[name] = table[name]
         return self._columns[name]
 
@@ -102,34 +105,39 @@ class PartColumns:
             self._fixed[name] = chunks, starts
         return self._fixed[name]
 
+    def _mapped(self, uri: str, path: Path) -> pa.Table:
+        """A file's table; nothing is read before it is used."""
+        if uri not in self._tables:
+            self._tables[uri] = self._map(path)
+        return self._tables[uri]
+
     def _map(self, path: Path) -> pa.Table:
-        """The file's table; nothing is read before it is used."""
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{path}: not a whole Arrow file ({error}): delete it and run ingest again") from None
+            raise ValueError(f"{path}: not a whole Arrow file ({error}): delete it and run again") from None
         if table.num_rows != self.part.rows:
             raise ValueError(
-                f"{path}: {table.num_rows} rows, its receipt says {self.part.rows}: delete it and run ingest again"
+                f"{path}: {table.num_rows} rows, its receipt says {self.part.rows}: delete it and run again"
             )
         return table
 
-    def _fetched(self, name: str) -> pa.Table:
-        """A remote part's column, copied to local disk once and mapped from there."""
-        copy = scratch() / f"{self.part.sha256}-{self.part.number}-{name}"
+    def _fetched(self, uri: str, sha256: str, name: str) -> pa.Table:
+        """A column of a remote file, copied to local disk once and mapped from there."""
+        copy = scratch() / f"{sha256}-{self.part.number}-{name.replace('/', '_')}"
         if not copy.exists():
             # Another thread of this worker may be at it too.
             unfinished = copy.with_name(f"{copy.name}-{secrets.token_hex(4)}")
-            reader = self._remote_reader([name])
+            reader = self._remote_reader(uri, [name])
             with pa.ipc.new_file(str(unfinished), reader.schema) as writer:
                 for number in range(reader.num_record_batches):
                     writer.write_batch(reader.get_batch(number))
             unfinished.replace(copy)
         return self._map(copy)
 
-    def _remote_reader(self, names: list[str]) -> pa.ipc.RecordBatchFileReader:
-        """A reader of some columns of a remote part: only their bytes are asked for."""
-        source = storage.open_input(self.part.uri)
+    def _remote_reader(self, uri: str, names: list[str]) -> pa.ipc.RecordBatchFileReader:
+        """A reader of some columns of a remote file: only their bytes are asked for."""
+        source = storage.open_input(uri)
         reader = pa.ipc.open_file(source)
         if not names:
             return reader
@@ -152,7 +160,7 @@ class Parts:
     @staticmethod
     def load(uri: str) -> "Parts":
         """The parts that `save` wrote."""
-        return Parts([PartRef(**fields) for fields in json.loads(storage.read(uri))])
+        return Parts([PartRef.from_fields(fields) for fields in json.loads(storage.read(uri))])
 
     def save(self, uri: str) -> None:
         """Write the list, so that workers need not carry it."""

@@ -19,6 +19,7 @@ Files of a decision, below WORK/select/DECISION:
 import itertools
 from dataclasses import dataclass
 
+from pipeline.measure.registry import ResolvedRule
 from pipeline.select.columns import Parts
 from pipeline.select.near.bands import Bands
 from pipeline.select.rows import BUCKET_ROW, EQUAL_ROW, PARTITION_BYTES, num_partitions
@@ -38,6 +39,8 @@ class Decision:
     root: str
     recipe_json: str
     rows: int  # of all parts
+    rules: tuple[ResolvedRule, ...]  # in the order of testing
+    failed: tuple[str, ...]  # columns that say why a group of the user's own could not measure a text
     bands: Bands | None  # None: no near duplicates are looked for
     drop_at: float | None  # similarity at which documents are one; None: near duplicates are kept
     split_at: float | None  # similarity at which documents stand on one side of the split; None: equal texts

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from pipeline.measure.registry import resolve_rules
 from pipeline.select.context import Decision
 from pipeline.select.decision.survivor_order import order_keys, preference_keys
 from pipeline.select.exact.record_identity import final_ids
@@ -30,7 +29,7 @@ class Documents:
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.recipe = decision.recipe()
-        self.rules = resolve_rules(self.recipe.rules)
+        self.rules, self.failed = decision.rules, decision.failed
         self.parts = decision.parts()
         self._tables: OrderedDict[str, pa.Table] = OrderedDict()
 
@@ -40,7 +39,7 @@ class Documents:
 
     def judged(self, part: int) -> Judged:
         """What each row of a part comes to by itself."""
-        return judge(self.parts.open(part), self.identities(part), self.rules)
+        return judge(self.parts.open(part), self.identities(part), self.rules, self.failed)
 
     def copies(self, part: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of a part whose text equals an earlier document's, and that document's address."""

@@ -1,4 +1,5 @@
-"""What is decided of a row by itself: dropped in ingest, a record again, the first rule it breaks, or nothing left."""
+"""What is decided of a row by itself: dropped in ingest, a record again, not to be measured, the first rule that it
+breaks, or nothing left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,18 +33,24 @@ class Judged:
         return self.reason == PASSED
 
 
-def reasons(rules: Sequence[ResolvedRule]) -> list[tuple[str | None, str | None]]:
+def reasons(rules: Sequence[ResolvedRule], failed: Sequence[str] = ()) -> list[tuple[str | None, str | None]]:
     """(stage, rule) of each reason by number; rows dropped in ingest bring their own."""
     return [
         (None, None),
         ("exact", "exact.same_record"),
         ("edits", "edits.empty"),
         *(("rules", rule.name) for rule in rules),
+        *(("measure", column) for column in failed),
     ]
 
 
-def judge(columns: PartColumns, resolved: pa.Table, rules: Sequence[ResolvedRule]) -> Judged:
-    """Decide each row of a part by itself. `resolved` are the part's identities."""
+def judge(
+    columns: PartColumns, resolved: pa.Table, rules: Sequence[ResolvedRule], failed: Sequence[str] = ()
+) -> Judged:
+    """Decide each row of a part by itself.
+
+    `resolved` are the part's identities, `failed` the columns that are not null where a text could not be measured.
+    """
     num_rows = columns.part.rows
     reason = np.full(num_rows, PASSED, np.int16)
     value, threshold = np.full(num_rows, np.nan), np.full(num_rows, np.nan)
@@ -53,6 +60,8 @@ def judge(columns: PartColumns, resolved: pa.Table, rules: Sequence[ResolvedRule
         value[~living], threshold[~living] = columns.floats("value")[~living], columns.floats("threshold")[~living]
     again = resolved["row"].to_numpy()[resolved["same_record"].to_numpy(zero_copy_only=False)]
     reason[again], value[again], threshold[again] = SAME_RECORD, 1.0, 1.0
+    for number, name in enumerate(failed, FIRST_RULE + len(rules)):
+        reason[columns.valid(name) & (reason == PASSED)] = number
     for number, rule in enumerate(rules, FIRST_RULE):
         broken, measured = _broken(columns, rule)
         broken &= reason == PASSED
@@ -70,7 +79,7 @@ def judge(columns: PartColumns, resolved: pa.Table, rules: Sequence[ResolvedRule
 def _broken(columns: PartColumns, rule: ResolvedRule) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows that break a rule, and what was measured; a signal that is null breaks none."""
     if rule.signal not in columns.names:
-        raise ValueError(f"rule {rule.name}: the parts hold no signal {rule.signal!r}: run ingest again")
+        raise ValueError(f"rule {rule.name}: the parts hold no signal {rule.signal!r}")
     if rule.comparison == "not in":
         assert isinstance(rule.threshold, tuple)
         allowed = set(rule.threshold)

@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.ingest.receipts import PartRef
-from pipeline.measure.registry import resolve_rules
+from pipeline.measure.registry import load_registry
 from pipeline.select.columns import Parts
 from pipeline.select.context import Decision
 from pipeline.select.decision.funnel import Funnel, add_up, load_funnel
@@ -66,7 +66,7 @@ def decision_digest(parts: Sequence[PartRef], recipe: Recipe, recorded_splits: p
     sections = ("rules", "exact", "near", "prefer", "split", "seed")
     content = {
         "version": SELECT_VERSION,
-        "parts": [[part.number, part.source, part.rows, part.sha256] for part in parts],
+        "parts": [[part.number, part.source, part.rows, part.sha256, part.groups] for part in parts],
         "minhash": identity["measure"]["minhash"],
         **{section: identity[section] for section in sections},
     }
@@ -128,7 +128,7 @@ def plan_decision(
 ) -> Decision:
     """Write down what the workers need, and settle what they must agree on."""
     ordered = Parts([part for part in parts if part.rows])
-    resolve_rules(recipe.rules)
+    registry = load_registry(recipe)
     if ordered.refs:
         check_preferences(recipe.prefer, ordered.open(ordered.refs[0].number).names)
     drop_at = recipe.near.threshold if recipe.near else None
@@ -141,6 +141,8 @@ def plan_decision(
         root=root,
         recipe_json=recipe.model_dump_json(),
         rows=ordered.rows,
+        rules=tuple(registry.resolve_rules(recipe.rules)),
+        failed=tuple(group.failed for group in registry.groups if group.failed),
         bands=bands,
         drop_at=drop_at,
         split_at=split_at,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.numba_kernels import njit
-from pipeline.text.utf8 import CURRENCY, CUT, ICON, LETTER, LOWER, QUOTE, TRIMMED, UPPER, WORD
+from pipeline.text.utf8 import CURRENCY, CUT, ICON, LETTER, LOWER_OR_UNCASED, QUOTE, TRIMMED, UPPER_OR_UNCASED, WORD
 
 __all__ = ["mark_affixes", "packed"]
 
@@ -154,9 +154,14 @@ def _full_stop_length(points: Any, flags: Any, low: int, high: int) -> int:
     if high - low < 2:
         return 0
     before, kind = points[high - 2], flags[high - 2]
-    if _is_digit(before) or kind & LOWER or (kind & TRIMMED and not kind & ICON) or before in (0x25, 0xB2, 0x2D, 0x2B):
+    if (
+        _is_digit(before)
+        or kind & LOWER_OR_UNCASED
+        or (kind & TRIMMED and not kind & ICON)
+        or before in (0x25, 0xB2, 0x2D, 0x2B)
+    ):
         return 1
-    return 1 if high - low > 2 and kind & UPPER and flags[high - 3] & UPPER else 0
+    return 1 if high - low > 2 and kind & UPPER_OR_UNCASED and flags[high - 3] & UPPER_OR_UNCASED else 0
 
 
 @njit(nogil=True)
@@ -222,7 +227,7 @@ def _infix_length(points: Any, flags: Any, i: int, low: int, high: int) -> int:
         return 0
     before, after = flags[i - 1], flags[i + 1]
     if point == 0x2E:
-        return 1 if before & (LOWER | QUOTE) and after & (UPPER | QUOTE) else 0
+        return 1 if before & (LOWER_OR_UNCASED | QUOTE) and after & (UPPER_OR_UNCASED | QUOTE) else 0
     if (
         point in (0x2B, 0x2D, 0x2A, 0x5E)
         and _is_digit(points[i - 1])
@@ -273,7 +278,7 @@ def _is_url(points: Any, flags: Any, low: int, high: int) -> bool:
                 return False
             label, dots, lower = i + 1, dots + 1, True
         else:
-            lower &= (flags[i] & LOWER) != 0
+            lower &= (flags[i] & LOWER_OR_UNCASED) != 0
             numeric &= _is_digit(points[i])
         i += 1
     is_address = numeric and dots == 3 and i > label

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.numba_kernels import kernel, njit, types
-from schemas.arrow import EDIT
+from schemas.arrow import EDIT, EDITS
 
 __all__ = [
     "EDITS",
@@ -41,7 +41,6 @@ REPLACEMENTS = (
 REPLACEMENT_BYTES = np.frombuffer("".join(REPLACEMENTS).encode(), np.uint8)
 REPLACEMENT_ENDS = np.cumsum([0] + [len(text.encode()) for text in REPLACEMENTS])
 
-EDITS = pa.list_(pa.field("item", EDIT, nullable=False))
 
 READ_U8, READ_I64, READ_U32, READ_U16 = (
     types.Array(kind, 1, "C", readonly=True) for kind in (types.uint8, types.int64, types.uint32, types.uint16)
@@ -145,7 +144,7 @@ def merge_edits(earlier: pa.ListArray, later: pa.ListArray) -> pa.ListArray:
 
 @njit(NEW_SPANS(SPANS, SPANS), nogil=True, cache=True)
 def _merge(earlier: Any, later: Any) -> Any:
-    """One sweep over both lists of each text by start; spans that overlap the one being built join it."""
+    """One pass over both lists of each text by start; spans that overlap the one being built join it."""
     num_texts = earlier[0].size - 1
     room = earlier[1].size + later[1].size
     firsts = np.zeros(num_texts + 1, np.int64)

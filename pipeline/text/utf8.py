@@ -6,8 +6,7 @@ must not. So the classes of all code points lie in `pipeline/assets/characters.n
     python -m pipeline.text.utf8
 
 and read as a two-stage table: `classes[blocks[c >> 7] << 7 | c & 127]` is the class of code point c, and `flags` and
-`lower` hold what a class means. It takes about 40 KB, so it stays in the processor's cache. Raise CHARS_VERSION with
-it.
+`lower` hold what a class means. It takes about 40 KB, so it stays in the processor's cache.
 """
 
 import unicodedata
@@ -21,7 +20,6 @@ from pipeline.numba_kernels import njit, typeof, types
 __all__ = [
     "ALONE",
     "BYTES",
-    "CHARS_VERSION",
     "CURRENCY",
     "CUT",
     "ICON",
@@ -29,7 +27,7 @@ __all__ = [
     "JOINER",
     "LETTER",
     "LINE_END",
-    "LOWER",
+    "LOWER_OR_UNCASED",
     "MARK_P",
     "QUOTE",
     "SPACE",
@@ -38,13 +36,12 @@ __all__ = [
     "TABLE_TYPE",
     "TERMINAL",
     "TRIMMED",
-    "UPPER",
+    "UPPER_OR_UNCASED",
     "WORD",
     "Table",
     "decode",
 ]
 
-CHARS_VERSION = "chars-1"
 ASSET = "characters.npz"
 
 # One bit a class; a code point may be of several.
@@ -54,9 +51,9 @@ ALONE = 1 << 2  # letter of a script written without spaces: a word by itself
 SPACE = 1 << 3  # str.isspace
 LINE_END = 1 << 4  # str.splitlines ends a line here
 LETTER = 1 << 5  # category L: str.isalpha
-UPPER = 1 << 6  # a letter that is upper-case, or has no case
-LOWER = 1 << 7  # a letter that is lower-case, or has no case
-SYMBOL = 1 << 8  # a token of these alone is no word (datatrove's punctuation list)
+UPPER_OR_UNCASED = 1 << 6  # a letter that is upper-case, or has no case
+LOWER_OR_UNCASED = 1 << 7  # a letter that is lower-case, or has no case
+SYMBOL = 1 << 8  # a token of these alone is not a word (datatrove's punctuation list)
 TERMINAL = 1 << 9  # ends a sentence (Unicode property Sentence_Terminal)
 MARK_P = 1 << 10  # category P: punctuation
 TRIMMED = 1 << 11  # split off both ends of a token (spaCy's punctuation, quotes and icons)
@@ -79,7 +76,7 @@ SCRIPTS_WITHOUT_SPACES = (
     "MYANMAR ",
 )
 
-# Unicode's PropList.txt, property Sentence_Terminal, version 15.1: the set that FineWeb's line rule asks for.
+# Unicode's PropList.txt, property Sentence_Terminal, version 15.1: the set that FineWeb's line rule names.
 SENTENCE_TERMINAL = (
     "21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E 1735-1736 17D4-17D6 "
     "17D9-17DA 1803 1809 1944-1945 1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1B7D-1B7E 1C3B-1C3C 1C7E-1C7F 203C-203D 2047-2049 "
@@ -163,8 +160,8 @@ def _flags(point: int, terminal: set[int], symbols: set[int]) -> int:
         SPACE: char.isspace(),
         LINE_END: len(f"a{char}a".splitlines()) == 2,
         LETTER: letter,
-        UPPER: letter and category != "Ll",
-        LOWER: letter and category not in ("Lu", "Lt"),
+        UPPER_OR_UNCASED: letter and category != "Ll",
+        LOWER_OR_UNCASED: letter and category not in ("Lu", "Lt"),
         SYMBOL: point in symbols,
         TERMINAL: point in terminal,
         MARK_P: category[0] == "P",

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.minhash.words import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.numba_kernels import njit
 from pipeline.text.affixes import mark_affixes, packed
+from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
+from pipeline.text.lines import read_lines
 from pipeline.text.utf8 import (
     ALONE,
     CUT,
     JOINER,
     LETTER,
     LINE_END,
-    LOWER,
+    LOWER_OR_UNCASED,
     MARK_P,
     SPACE,
     SYMBOL,
@@ -36,14 +37,11 @@ __all__ = [
     "FULL_STOP",
     "ONLY_PUNCTUATION",
     "STOP_WORD_SHIFT",
-    "TOKENS_VERSION",
     "WORD_TOKEN",
     "collect_tokens",
     "decode_text",
     "mark_tokens",
 ]
-
-TOKENS_VERSION = "tokens-1"
 
 # What a token is.
 WORD_TOKEN = 1 << 0  # not made of symbols alone
@@ -62,9 +60,10 @@ STOP_WORD_SHIFT = 8  # from here on, one bit for each of Gopher's eight stop wor
 
 @njit(nogil=True)
 def decode_text(data: Any, start: int, end: int, table: Any, points: Any, flags: Any, places: Any) -> int:
-    """Write code points, their flags and (unless `places` is empty) their first bytes; returns how many there are.
+    """Write code points, their flags and (unless `places` is empty) their first bytes; return how many there are.
 
-    `places` counts from `start` and gets one more entry, `end`.
+    `places` counts from `start` and gets one more entry, `end`. Without places the text is for measuring, and is read
+    by the law of line ends (lines.py).
     """
     blocks, classes, meanings, _, _ = table
     keep_places = places.size > 0
@@ -82,8 +81,9 @@ def decode_text(data: Any, start: int, end: int, table: Any, points: Any, flags:
         points[n] = point
         flags[n] = meanings[classes[np.int64(blocks[point >> 7]) << 7 | (point & 127)]]
         n += 1
-    if keep_places:
-        places[n] = end - start
+    if not keep_places:
+        return read_lines(points, flags, n)
+    places[n] = end - start
     return n
 
 
@@ -107,7 +107,7 @@ def mark_tokens(points: Any, flags: Any, size: int) -> None:
         # Two short cuts for the most: letters and a comma or the like, a long word and a full stop.
         last = i - 1
         comma = flags[last] & TRIMMED
-        full_stop = points[last] == 0x2E and i - start > 8 and flags[last - 1] & LOWER
+        full_stop = points[last] == 0x2E and i - start > 8 and flags[last - 1] & LOWER_OR_UNCASED
         if before and last > start and (comma or full_stop):
             flags[last] |= CUT
         else:

@@ -1,9 +1,11 @@
-"""Whether our encoder gives the ids of the tokenizers library: all code points in contexts, all texts of a data folder.
+"""Whether `Encoder` gives the ids of the tokenizers library: all code points in contexts, all texts of a data folder.
 
     python -m tests.bench.agree_encoder ../shared/data [TOKENIZER_JSON ...]
 
-Without a file: GPT-2's vocabulary, cut by each pattern that is known, and with merges ignored as Llama 3 has it.
-Exit 1 where ids differ. Takes minutes, which is the library's speed.
+Without a file: GPT-2's vocabulary, cut by each pattern that is known; vocabularies trained on the folder's texts with
+each pattern, one with merges ignored as Llama 3 has it and one with a normal form as Qwen has it; and for each pattern
+one that merges any two bytes, so that words cut in other places always show.
+Exit 1 where ids differ. Takes minutes, which is the library's speed; `--only NAME` compares one of them.
 """
 
 import argparse
@@ -15,15 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from pipeline.pack.tokenize.byte_level import PATTERNS
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.pretokens import PATTERNS
-from pipeline.pack.tokenize.train_bpe import describe_tokenizer, load_tokenizer
+from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer, load_tokenizer
+from pipeline.pack.tokenize.train_bpe import train_bpe
 from schemas.recipe import TokenizerOptions
 from tests.bench.read_everything import read_file
 
-CONTEXTS = ("{0}", "a{0}b", " {0}", "1{0}2 ", "'{0}", "  {0}{0}\n", "'s{0}\r\n{0}")
+CONTEXTS = ("{0}", "a{0}b", " {0}", "1{0}2 ", "'{0}", "  {0}{0}\n", "'s{0}\r\n{0}", "{0}'s {0}\n")
 BATCH = 2 << 20  # characters
 
 
@@ -32,11 +35,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("tokenizers", type=Path, nargs="*")
+    parser.add_argument("--only", metavar="NAME")
     options = parser.parse_args()
     given = {path.name: path.read_bytes() for path in options.tokenizers}
-    tokenizers = given or variants((options.data / "models" / "gpt2" / "tokenizer.json").read_bytes())
     different = 0
-    for name, data in tokenizers.items():
+    for name, data in (given or {**variants(options.data), **trained(options.data), **pairs()}).items():
+        if options.only not in (None, name):
+            continue
         described = describe_tokenizer(data, name, name, TokenizerOptions())
         encoder, library = Encoder(data, described), load_tokenizer(data, name)
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
@@ -50,23 +55,61 @@ def main() -> int:
                 if ids[:-1].tolist() != theirs.ids:
                     wrong += 1
                     print(f"DIFFERENT: {name}: {text[:80]!r}")
-        print(f"{name}: compiled {encoder.compiled}, {texts:,} texts, {tokens:,} tokens, {wrong} different", flush=True)
+        print(f"{name}: fastokens {encoder.fast}, {texts:,} texts, {tokens:,} tokens, {wrong} different", flush=True)
         different += wrong
     return int(different > 0)
 
 
-def variants(data: bytes) -> dict[str, bytes]:
+def variants(data: Path) -> dict[str, bytes]:
     """GPT-2's vocabulary behind each known pattern."""
-    result = {"gpt2": data}
+    gpt2 = (data / "models" / "gpt2" / "tokenizer.json").read_bytes()
+    result = {"gpt2": gpt2}
     for number, pattern in enumerate(PATTERNS):
-        tokenizer = Tokenizer.from_str(data.decode())
-        split = pre_tokenizers.Split(Regex(pattern), "isolated")
-        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
-        spec = json.loads(tokenizer.to_str())
-        spec["model"]["ignore_merges"] = number == 1
-        result[f"pattern {number}"] = json.dumps(spec).encode()
+        tokenizer = Tokenizer.from_str(gpt2.decode())
+        tokenizer.pre_tokenizer = split_by(pattern)
+        result[f"gpt2-pattern-{number}"] = with_ignored_merges(tokenizer, number == 1)
     return result
+
+
+def trained(data: Path) -> dict[str, bytes]:
+    """Vocabularies of 20,000 tokens, trained with each known pattern on a hundredth of the texts."""
+    texts = [text for number, text in enumerate(texts_of(data)) if number % 100 == 0]
+    result = {"train_bpe": train_bpe(texts, TokenizerOptions(vocab_size=20_000))}
+    for number, pattern in enumerate(PATTERNS):
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = split_by(pattern)
+        tokenizer.normalizer = normalizers.NFC() if number == 2 else None
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        options = {"vocab_size": 20_000, "special_tokens": ["<|endoftext|>"], "initial_alphabet": alphabet}
+        tokenizer.train_from_iterator(texts, trainers.BpeTrainer(show_progress=False, **options))
+        result[f"trained-pattern-{number}"] = with_ignored_merges(tokenizer, number == 1)
+    return result
+
+
+def pairs() -> dict[str, bytes]:
+    """For each known pattern, a vocabulary of all bytes and all pairs of bytes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|endoftext|>", *letters, *(a + b for a in letters for b in letters)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    result = {}
+    for number, pattern in enumerate(PATTERNS):
+        tokenizer = Tokenizer(models.BPE(vocabulary, [(a, b) for a in letters for b in letters]))
+        tokenizer.pre_tokenizer = split_by(pattern)
+        result[f"pairs-pattern-{number}"] = with_ignored_merges(tokenizer, False)
+    return result
+
+
+def split_by(pattern: str) -> pre_tokenizers.PreTokenizer:
+    """Words cut by a pattern, then letters for bytes."""
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), bytes_only])
+
+
+def with_ignored_merges(tokenizer: Tokenizer, ignore: bool) -> bytes:
+    """The tokenizer's file; where merges are ignored, a word of the vocabulary is one token whatever they say."""
+    spec = json.loads(tokenizer.to_str())
+    spec["model"]["ignore_merges"] = ignore
+    return json.dumps(spec).encode()
 
 
 def batches(data: Path) -> Iterator[list[str]]:

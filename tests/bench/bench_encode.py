@@ -97,12 +97,12 @@ def ours(folder: Path) -> Callable[[list[str]], Any]:
     import pyarrow as pa
 
     from pipeline.pack.tokenize.encoder import Encoder
-    from pipeline.pack.tokenize.train_bpe import describe_tokenizer
+    from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer
     from schemas.recipe import TokenizerOptions
 
     data = (folder / "tokenizer.json").read_bytes()
     encoder = Encoder(data, describe_tokenizer(data, "tokenizer.json", "tokenizer.json", TokenizerOptions()))
-    assert encoder.compiled
+    assert encoder.fast
     return lambda texts: encoder.encode(pa.array(texts, pa.large_string()))
 
 

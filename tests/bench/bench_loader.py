@@ -26,7 +26,7 @@ import pyarrow as pa
 from schemas.arrow import tokens_schema
 from schemas.packing import packed_rows
 from tests.bench.peer_loaders import CHUNK_TOKENS, measure, memory, tokens_of
-from tests.trainer.made_dataset import TOKENIZER, MadeDataset, Shard
+from tests.made_dataset import TOKENIZER, MadeDataset, Shard
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".cache" / "peers-trainer" / "bin" / "python"

@@ -29,8 +29,78 @@ def test_the_header_beats_meta() -> None:
 
 
 def test_meta_beats_detection() -> None:
-    page = '<meta charset="iso-8859-5">' + RUSSIAN
-    assert decode_page(page.encode("koi8-r"), None)[1] == "iso-8859-5"
+    page = '<meta charset="windows-1254">Il y a des années'
+    assert decode_page(page.encode("cp1252"), None)[1] == "windows-1254"
+
+
+FRENCH = "<p>L’été dernier, à la fête de l’île, une élève a été reçue première : « ça alors ! »"
+SPANISH = "<p>El niño come en el jardín, mañana también, según él: ¿qué más? Así será."
+CHINESE = "<p>道可道，非常道。名可名，非常名。无名天地之始；有名万物之母。故常无欲，以观其妙；常有欲，以观其徼。"
+GREEK = (
+    "<p>Μῆνιν ἄειδε".replace("ῆ", "ή").replace("ἄ", "ά")
+    + " θεά, Πηληϊάδεω Αχιλήος ουλομένην, ή μυρί’ Αχαιοίς άλγε’ έθηκε"
+)
+
+
+@pytest.mark.parametrize(
+    ("page", "codec", "declared", "name"),
+    [
+        (FRENCH, "cp1252", "utf-8", "windows-1252"),
+        (SPANISH, "cp1252", "utf-8", "windows-1252"),
+        (SPANISH, "cp1252", "UTF8", "windows-1252"),
+        (CHINESE, "gb18030", "utf-8", "gb18030"),
+        (CHINESE, "gb18030", "iso-8859-1", "gb18030"),
+        (CHINESE, "utf-8", "gb2312", "utf-8"),
+        (CHINESE, "utf-8", "iso-8859-1", "utf-8"),
+        (JAPANESE, "cp932", "utf-8", "shift_jis"),
+        (JAPANESE, "euc-jp", "iso-8859-1", "euc-jp"),
+        (JAPANESE, "utf-8", "shift_jis", "utf-8"),
+        (KOREAN, "cp949", "utf-8", "euc-kr"),
+        (KOREAN, "cp949", "windows-1252", "euc-kr"),
+        (RUSSIAN, "cp1251", "utf-8", "windows-1251"),
+        (RUSSIAN, "cp1251", "iso-8859-1", "windows-1251"),
+        (RUSSIAN, "koi8-r", "windows-1251", "koi8-r"),
+        (RUSSIAN, "cp1251", "koi8-r", "windows-1251"),
+        (RUSSIAN, "utf-8", "windows-1251", "utf-8"),
+        (GREEK, "cp1253", "utf-8", "windows-1253"),
+        (FRENCH, "utf-8", "iso-8859-1", "utf-8"),
+        ("<p>It’s one", "utf-8", "windows-1252", "utf-8"),
+        ("<html><body><p>naïve", "utf-8", "utf-16", "utf-8"),
+    ],
+)
+def test_a_declared_encoding_that_does_not_fit_gives_way_and_says_why(
+    page: str, codec: str, declared: str, name: str
+) -> None:
+    for head in ("", f'<meta charset="{declared}">'):
+        text, read_as = decode_page((head + page).encode(codec), None if head else declared)
+        if head and declared == "utf-16":
+            continue  # a page that can say so is not in it
+        assert text == head + page
+        assert read_as.startswith(f"{name} (declared {encoding_of_label(declared)}: ")
+
+
+def test_what_the_page_declares_is_tried_before_a_guess() -> None:
+    page = '<meta charset="iso-8859-15">' + FRENCH.replace("’", "'") + " 5 €"
+    assert decode_page(page.encode("iso-8859-15"), "utf-8")[1].startswith("iso-8859-15 (declared utf-8: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "declared"),
+    [
+        (FRENCH.encode() + b" \xe9\xe8 " + FRENCH.encode(), "utf-8"),  # a page with a few bytes from elsewhere
+        (CHINESE.encode()[:-1], "utf-8"),
+        (b"caf\xc3\xa9", "windows-1252"),  # one pair is no proof
+        ("<p>prix\u00a0: 5 €".encode("cp1252"), "windows-1252"),
+        ("<p>Çà et là".encode("cp1252"), "iso-8859-1"),
+        (CHINESE.encode("gb18030"), "gb2312"),
+        (RUSSIAN.upper().encode("cp1251"), "windows-1251"),
+        ("<p>ЗАО «РосИнфоТех» и др.".encode("cp1251"), "windows-1251"),
+        (b"", "utf-16"),
+        (b"plain", "gbk"),
+    ],
+)
+def test_a_declared_encoding_that_may_fit_is_believed(body: bytes, declared: str) -> None:
+    assert decode_page(body, declared)[1] == encoding_of_label(declared)
 
 
 def test_a_label_that_names_nothing_is_as_good_as_none() -> None:

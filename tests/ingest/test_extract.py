@@ -168,7 +168,7 @@ def test_a_missing_trafilatura_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_version_names_the_libraries_that_shape_the_text() -> None:
-    assert extract_version("gristmill").startswith("extract 2, charset 1, resiliparse ")
+    assert extract_version("gristmill").startswith("extract 2, charset 2, resiliparse ")
     assert "lxml" in extract_version("trafilatura")
 
 
@@ -177,11 +177,11 @@ def test_the_version_names_the_libraries_that_shape_the_text() -> None:
 GOLDEN = {
     (
         "gristmill",
-        "extract 2, charset 1, resiliparse 2.0.1",
+        "extract 2, charset 2, resiliparse 2.0.1",
     ): "3af6402a3ae6d018217454da5db89b11b45e17020f98fb48035a6efe9abf8296",
     (
         "resiliparse",
-        "extract 2, charset 1, resiliparse 2.0.1",
+        "extract 2, charset 2, resiliparse 2.0.1",
     ): "8146273003f1810c89cb76fe847f0360d1399a30508a1d5b6980edbbc0514723",
 }
 

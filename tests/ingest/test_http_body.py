@@ -12,7 +12,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ingest.bytes.http_body import CODINGS, Dropped, decode_body, media_type, parse_response, sniff
+from pipeline.ingest.bytes.http_body import CODINGS, Dropped, decode_body, media_type, parse_response
+from pipeline.ingest.formats.media_types import resolve_type, sniff
 from schemas.recipe import Read
 
 PAGE = b"<html>" + "Grüße aus der Mühle. ".encode() * 200 + b"</html>"
@@ -45,7 +46,7 @@ def head(data: bytes) -> tuple[int, str | None, str | None, bytes]:
 
 
 def undo(body: bytes, *content: str, transfer: tuple[str, ...] = (), read: Read | None = None) -> bytes:
-    return decode_body(body, transfer, content, read or Read())
+    return decode_body(body, transfer, content, read or Read())[0]
 
 
 def dropped(body: bytes, *content: str, transfer: tuple[str, ...] = (), read: Read | None = None) -> Dropped:
@@ -107,11 +108,55 @@ def test_media_types_are_lower_cased_and_nonsense_is_none() -> None:
         (b"Dear reader", "text/plain"),
         ("Lieber Läser".encode("latin-1"), "text/plain"),
         (b"", "text/plain"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "application/octet-stream"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "image/png"),
+        (b"a\x00\x01", "application/octet-stream"),
     ],
 )
 def test_a_body_without_a_type_is_looked_at(body: bytes, mime: str) -> None:
     assert sniff(body) == mime
+
+
+HTML, PLAIN, BINARY, PDF = "text/html", "text/plain", "application/octet-stream", "application/pdf"
+
+
+@pytest.mark.parametrize(
+    ("declared", "identified", "body", "mime"),
+    [
+        (HTML, None, b"<html><p>", HTML),
+        (HTML, "application/xhtml+xml", b"<!-- a --><!DOCTYPE html>", HTML),
+        (PLAIN, None, b"\n<!DOCTYPE HTML PUBLIC>", HTML),
+        (PLAIN, None, b"<!-- a\n --> <?xml version='1.0'?>\n<html>", HTML),
+        (PLAIN, None, "<html>".encode("utf-16"), HTML),
+        (PLAIN, None, b"A text that says <html> is a tag", PLAIN),
+        (PLAIN, None, b"<stdio.h> is included", PLAIN),
+        (PLAIN, HTML, b"a fragment", HTML),
+        (PLAIN, None, b"%PDF-1.4", PDF),
+        (BINARY, None, b"<!doctype html><p>", HTML),
+        (BINARY, None, b"Dear reader", PLAIN),
+        (BINARY, None, b"\x00\x01", BINARY),
+        (BINARY, HTML, b"Dear reader", HTML),
+        (HTML, None, b"%PDF-1.7\n", PDF),
+        (HTML, PDF, b"\r\n%PDF-1.7\n", PDF),
+        (HTML, None, b"\x89PNG\r\n\x1a\n", "image/png"),
+        (HTML, None, b"PK\x03\x04", "application/zip"),
+        (HTML, None, b"<?xml version='1.0'?><rss version='2.0'>", "application/xml"),
+        (HTML, None, b'{"a": "<p>"}', "application/json"),
+        (HTML, None, b"[a] text without a tag", PLAIN),
+        (HTML, None, b"a fragment<br>of a page", HTML),
+        (HTML, None, b"", HTML),
+        (HTML, None, b"<custom-element>", HTML),
+        ("application/xhtml+xml", None, b"<?xml version='1.0'?><html>", "application/xhtml+xml"),
+        ("image/jpeg", None, b"<html>Not found", HTML),
+        ("image/jpeg", None, b"\xff\xd8\xff", "image/jpeg"),
+        ("application/json", HTML, b"x", HTML),
+        (None, PDF, b"x", PDF),
+        (None, None, b"<p>", HTML),
+    ],
+)
+def test_the_type_of_a_body_is_that_of_its_bytes(
+    declared: str | None, identified: str | None, body: bytes, mime: str
+) -> None:
+    assert resolve_type(declared, identified, body) == mime
 
 
 @pytest.mark.parametrize("coding", sorted(ENCODE))
@@ -171,16 +216,55 @@ def test_a_wrong_checksum_drops_the_body() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"5\r\nhello\r\n",
         b"5\r\nhello\r\n9\r\nworld\r\n0\r\n\r\n",
-        b"5\r\nhello world\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n3\r\nworld\r\n0\r\n\r\n",
         b"5\r\nhello\r\nx\r\n",
-        b"ffffffffff\r\nhello",
     ],
-    ids=["no last chunk", "too long a chunk", "too short a chunk", "no size", "a huge size"],
+    ids=["too long a chunk", "too short a chunk", "no size"],
 )
 def test_a_wrong_chunk_drops_the_body(body: bytes) -> None:
     assert dropped(body, transfer=CHUNKED).rule == "read.bad_chunk"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"2024\n\nA year and what came of it.",
+        b"2024\r\nA year and what came of it.",
+        b"5\r\nhello world\r\n0\r\n\r\n",
+        b"ffffffffff\r\nhello",
+        b"c\nis not a chunk",
+        b"<html>",
+    ],
+)
+def test_a_body_that_only_looks_chunked_is_taken_as_it_is(body: bytes) -> None:
+    assert decode_body(body, CHUNKED, (), Read()) == (body, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "rest"),
+    [
+        (chunked(PAGE)[:-5], PAGE),
+        (chunked(PAGE)[:-7], PAGE),
+        (chunked(PAGE)[:3000], chunked(PAGE)[5:1005] + chunked(PAGE)[1012:2012] + chunked(PAGE)[2019:3000]),
+        (chunked(PAGE)[:500], PAGE[:495]),
+    ],
+    ids=["no last chunk", "no line break either", "inside a chunk", "inside the first"],
+)
+def test_chunks_that_break_off_give_what_is_there(body: bytes, rest: bytes) -> None:
+    assert decode_body(body, CHUNKED, (), Read()) == (rest, True)
+    assert decode_body(chunked(PAGE), CHUNKED, (), Read()) == (PAGE, False)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_body_that_is_known_to_break_off_gives_what_can_be_decoded(coding: str) -> None:
+    data = b"<html>" + random.Random(0).randbytes(200_000).hex().encode()
+    encoded = ENCODE[coding](data)
+    body, is_truncated = decode_body(encoded[: len(encoded) * 3 // 4], (), (coding,), Read(), is_truncated=True)
+    assert is_truncated
+    assert data.startswith(body)
+    assert len(body) > 50_000
+    assert decode_body(chunked(encoded, 1 << 16)[: 3 << 16], CHUNKED, (coding,), Read())[1]
 
 
 def test_chunks_may_have_extensions_bare_line_feeds_and_trailers() -> None:

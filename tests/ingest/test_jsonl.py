@@ -1,8 +1,11 @@
 """JSON Lines: every line that is not blank is a record."""
 
+import bz2
 import gzip
 import json
+import lzma
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.ingest.formats.json_values import end_of_value
 from pipeline.ingest.records import Record
 from schemas.recipe import Read, Source
 from tests.ingest.archives import noise, read_bytes, read_pieces
@@ -70,12 +74,12 @@ def test_an_id_that_is_no_string_is_taken_as_written(tmp_path: Path, literal: st
         (b"not JSON", "damage", "read.damaged"),
         (b'{"text": "a"', "damage", "read.damaged"),
         (b'{"text": "a"} {"text": "b"}', "damage", "read.damaged"),
-        (b'{"text": NaN}', "damage", "read.damaged"),
-        (b'{"text": "\xff"}', "damage", "read.damaged"),
+        (b'{"text": NaN}', "document", "read.no_text"),
         (b"[" * 100_000, "damage", "read.damaged"),
         (b'{"id": "x"}', "document", "read.no_text"),
         (b'{"id": "x", "text": null}', "document", "read.no_text"),
         (b'{"id": "x", "text": 12}', "document", "read.no_text"),
+        (b'{"id": "x", "text": [1, "a"]}', "document", "read.no_text"),
         (b'["text"]', "document", "read.no_text"),
         (b'"text"', "document", "read.no_text"),
         (b'{"text": ""}', "document", None),
@@ -88,6 +92,115 @@ def test_a_line_without_a_text_is_dropped_alone(tmp_path: Path, line: bytes, kin
     assert (bad.type, bad.rule, bad.position) == (kind, rule, 14)
     if rule is None:
         assert bad.text in ("", "\ufffd a \ufffd\0")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b'{"id": 7, "n": NaN, "m": -Infinity, "text": "a"}', "a"),
+        (b'{"id": 7, "text": "a\tb\x01\x1f\x7f"}', "a\tb\x01\x1f\x7f"),
+        (b'{"no\tte": "\x02", "id": 7, "text": "a"}', "a"),
+        (b'{"id": 7, "note": "caf\xe9", "text": "a"}', "a"),
+        (b'{"id": 7, "text": ["a", null, "b"]}', "a\nb"),
+    ],
+)
+def test_what_is_wrong_beside_the_text_costs_nothing(tmp_path: Path, line: bytes, text: str) -> None:
+    records, receipt = read_bytes(tmp_path, line, "a.jsonl", "jsonl")
+    assert [(record.record_id, record.text, record.rule) for record in records] == [("7", text, None)]
+    assert receipt.records == {"document": 1}
+
+
+def test_what_is_wrong_in_the_text_is_replaced_and_counted(tmp_path: Path) -> None:
+    lines = [
+        b'{"id": 1, "text": "caf\xe9 \xff"}',
+        b'{"id": 2, "text": "\\ud800"}',
+        '{"id": 3, "text": "\ufffd"}'.encode(),
+    ]
+    records, receipt = read_bytes(tmp_path, b"\n".join(lines), "a.jsonl", "jsonl")
+    assert [(record.record_id, record.text) for record in records] == [
+        ("1", "caf\ufffd \ufffd"),
+        ("2", "\ufffd"),
+        ("3", "\ufffd"),
+    ]
+    assert receipt.records == {"document": 3, "read.replaced": 2}
+
+
+def test_fields_are_found_by_dotted_paths(tmp_path: Path) -> None:
+    source = Source(root="", text_field="doc.text", id_field="meta.id", url_field="a.b", date_field="list.1.day")
+    line = b'{"doc": {"text": "t"}, "meta": {"id": 1.50}, "a.b": "u", "a": {"b": "v"}, "list": [1, {"day": "2024"}]}'
+    (record,) = read(tmp_path, line, source=source)
+    assert (record.text, record.record_id, record.url, record.date) == ("t", "1.50", "u", 1_704_067_200_000)
+    (other,) = read(tmp_path, b'{"doc": "x", "meta": {"id": true, "x": {"id": 2}}}', source=source)
+    assert (other.rule, other.record_id, other.url) == ("read.no_text", "true", None)
+
+
+DOCUMENTS = [{"id": str(number), "text": f'Text {number}, "quoted" [and] {{so}} \\ on. é\n'} for number in range(40)]
+SHAPES = {
+    "an array": json.dumps(DOCUMENTS),
+    "an array of lines": "[" + ",\n".join(map(json.dumps, DOCUMENTS)) + "]\n",
+    "an indented array": json.dumps(DOCUMENTS, indent=2),
+    "indented values": "\n".join(json.dumps(document, indent=1, ensure_ascii=False) for document in DOCUMENTS),
+    "indented values with carriage returns": "\r\n".join(
+        json.dumps(document, indent=1).replace("\n", "\r\n") for document in DOCUMENTS
+    ),
+    "carriage returns": "\r".join(map(json.dumps, DOCUMENTS)) + "\r",
+    "lines": "\n".join(map(json.dumps, DOCUMENTS)),
+}
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json.gz", "a.jsonl.bz2", "a.jsonl.xz", "a.jsonl.zst"])
+def test_values_are_read_however_they_are_laid_out(tmp_path: Path, shape: str, encoding: str, name: str) -> None:
+    data = PACKERS[name.rpartition(".")[2]](SHAPES[shape].encode(encoding))
+    records, receipt = read_bytes(tmp_path, data, name, "jsonl")
+    assert [(record.record_id, record.text) for record in records] == [(d["id"], d["text"]) for d in DOCUMENTS]
+    assert receipt.records == {"document": 40}
+    assert len({(record.position, record.offset) for record in records}) == 40
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "jsonl": bytes,
+    "gz": lambda data: gzip.compress(data[:1000]) + gzip.compress(data[1000:]),
+    "bz2": lambda data: bz2.compress(data[:1000]) + bz2.compress(data[1000:]),
+    "xz": lambda data: lzma.compress(data[:1000]) + bytes(8) + lzma.compress(data[1000:], check=lzma.CHECK_CRC32),
+    "zst": zstandard.compress,
+}
+
+
+def test_values_that_are_too_long_or_no_documents_or_break_off_are_rows(tmp_path: Path) -> None:
+    long = json.dumps({"text": "x" * (3 << 20)})
+    data = f'[{{"text": "1"}}, {long}, 7, "a", {{"text": "2"}}, {{"text": '.encode()
+    for name, packed in (("a.json", data), ("a.json.gz", gzip.compress(data))):
+        records, receipt = read_bytes(tmp_path, packed, name, "jsonl", read=Read(max_record_bytes=1 << 20))
+        assert [(record.text, record.rule, record.value) for record in records] == [
+            ("1", None, None),
+            (None, "read.too_long", len(long)),
+            (None, "read.no_text", None),
+            (None, "read.no_text", None),
+            ("2", None, None),
+            (None, "read.damaged", None),
+        ]
+        assert receipt.records == {"damage": 1, "document": 5}
+    damaged = gzip.compress(json.dumps([{"text": noise(3000, n).hex()} for n in range(60)], indent=1).encode(), mtime=0)
+    records = read(tmp_path, damaged[: len(damaged) // 2], "b.json.gz")
+    assert 10 < len(records) < 40
+    assert [record.rule for record in records] == [None] * (len(records) - 1) + ["read.damaged"]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.lists(st.text()))), st.integers(1, 40)
+)
+def test_the_end_of_a_value_does_not_depend_on_where_chunks_end(values: list[dict[str, object]], step: int) -> None:
+    for value in values:
+        data = json.dumps(value, ensure_ascii=False).encode()
+        rest, state, end = data + b", {", (0, 0, False), None
+        for size in range(0, len(rest) + step, step):
+            end, state = end_of_value(rest[:size], 0, state)
+            if end is not None:
+                break
+        assert end == len(data)
 
 
 def test_blank_lines_are_separators(tmp_path: Path) -> None:

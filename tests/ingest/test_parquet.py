@@ -166,11 +166,62 @@ def test_a_file_without_a_footer_is_one_row_of_damage(tmp_path: Path, data: byte
         assert row_group_bytes(opened) == []
 
 
-def test_a_missing_text_column_is_said_with_those_there_are(file: Path) -> None:
-    with pytest.raises(ValueError, match=r"a\.parquet: no column 'body' \(text_field\); it has text, id, n"):
-        read(file, source=Source(root="", text_field="body"))
-    with pytest.raises(ValueError, match=r"column 'n' \(text_field\) holds int64, not strings"):
-        read(file, source=Source(root="", text_field="n"))
+def test_a_file_without_the_text_column_has_rows_without_text(file: Path) -> None:
+    for field in ("body", "n"):
+        records, receipt = read(file, source=Source(root="", text_field=field))
+        assert {(record.rule, record.text) for record in records} == {("read.no_text", None)}
+        assert records[3].record_id == "d3"
+        assert receipt.records == {"document": 100}
+    none = Source(root="", text_field="a", id_field="b", url_field="c", date_field="d")
+    assert [(record.rule, record.position) for record in read(file, source=none)[0]] == [
+        ("read.no_text", number) for number in range(100)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.nulls(2), ["read.no_text", "read.no_text"]),
+        (pa.array([b"a", b"\xc3\xa9"]), ["a", "é"]),
+        (pa.array([b"a", b"\xff", None]), ["a", "read.damaged", "read.no_text"]),
+        (pa.array([b"a", b"b"], pa.large_binary()), ["a", "b"]),
+        (pa.array([b"a", b"b"], pa.binary(1)), ["a", "b"]),
+        (pa.array(["a", None], pa.large_string()), ["a", "read.no_text"]),
+        (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
+        (pa.array([b"a", b"\xff"]).dictionary_encode(), ["a", "read.damaged"]),
+        (pa.array([["a", "b"], [], None, [None, "c"]]), ["a\nb", "read.no_text", "read.no_text", "c"]),
+        (pa.array([["a"], ["b", "c"]], pa.large_list(pa.large_string())), ["a", "b\nc"]),
+        (pa.array([[b"a"], [b"\xff"]]), ["a", "read.damaged"]),
+        (pa.array([["a", "b"]], pa.list_(pa.string(), 2)), ["a\nb"]),
+        (pa.array([[1]]), ["read.no_text"]),
+        (pa.array([{"x": "a"}]), ["read.no_text"]),
+        (pa.array([1.5]), ["read.no_text"]),
+    ],
+)
+def test_texts_of_any_type_are_read(tmp_path: Path, values: pa.Array, expected: list[str]) -> None:
+    path = write(tmp_path / "a.parquet", {"text": values, "id": [str(n) for n in range(len(values))]})
+    records, receipt = read(path)
+    assert [record.text if record.rule is None else record.rule for record in records] == expected
+    assert [record.record_id for record in records] == [str(n) for n in range(len(values))]
+    assert receipt.records == {"document": len(values)}
+
+
+def test_nested_columns_are_found_by_dotted_paths(tmp_path: Path) -> None:
+    date = datetime.datetime(2024, 5, 6, tzinfo=datetime.timezone.utc)
+    rows = [{"text": "a", "about": {"url": "u", "day": date}}, {"text": None, "about": None}, None]
+    path = write(tmp_path / "a.parquet", {"doc": rows, "meta.id": [7, 8, 9], "other": [["x"]] * 3})
+    source = Source(
+        root="", text_field="doc.text", id_field="meta.id", url_field="doc.about.url", date_field="doc.about.day"
+    )
+    records, receipt = read(path, source=source)
+    assert [(r.text, r.rule, r.record_id, r.url, r.date) for r in records] == [
+        ("a", None, "7", "u", 1_714_953_600_000),
+        (None, "read.no_text", "8", None, None),
+        (None, "read.no_text", "9", None, None),
+    ]
+    assert receipt.records == {"document": 3}
+    (first, *_), _ = read(path, source=Source(root="", text_field="doc.about"))
+    assert first.rule == "read.no_text"
 
 
 @pytest.mark.parametrize("first_bytes_fail", [True, False], ids=["row group", "footer"])

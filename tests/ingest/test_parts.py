@@ -19,8 +19,9 @@ import xxhash
 from pipeline.ingest import part_file, part_writer, parts
 from pipeline.ingest.parts import fingerprint, ingest_task, load_parts, stage_versions
 from pipeline.ingest.plan import plan_tasks
-from pipeline.ingest.receipts import Receipt, Task
+from pipeline.ingest.receipts import ColumnsReceipt, Receipt, Task
 from pipeline.ingest.records import ConservationError
+from pipeline.measure.registry import load_registry
 from schemas import storage
 from schemas.recipe import Recipe
 from schemas.storage import StorageError
@@ -52,8 +53,21 @@ def tasks_of(recipe: Recipe) -> list[Task]:
 
 
 def table_of(work: Path, receipt: Receipt) -> pa.Table:
+    """A text part with its measure columns beside it."""
     with pa.OSFile(str(work / receipt.path)) as file:
-        return pa.ipc.open_file(file).read_all()
+        table = pa.ipc.open_file(file).read_all()
+    (columns,) = [each for each in passes_over(work) if each.part == receipt.sha256]
+    with pa.OSFile(str(work / columns.path)) as file:
+        measured = pa.ipc.open_file(file).read_all()
+    for name in measured.column_names:
+        table = table.append_column(name, measured[name])
+    return table
+
+
+def passes_over(work: Path) -> list[ColumnsReceipt]:
+    """The receipts of all files of measure columns."""
+    found = sorted((work / "receipts" / "columns").iterdir())
+    return [ColumnsReceipt.from_json(path.read_bytes()) for path in found]
 
 
 def contents(receipts: list[Receipt]) -> list[tuple[int, int, str, bool]]:
@@ -203,7 +217,7 @@ def test_no_byte_of_a_part_is_left_to_chance(tmp_path: Path) -> None:
 
 
 def test_a_long_file_gives_a_part_every_so_often(rolled: tuple[Recipe, Task, Path, list[Receipt]]) -> None:
-    _, task, work, receipts = rolled
+    recipe, task, work, receipts = rolled
     assert [receipt.number for receipt in receipts] == [0, 1, 2, 3, 4]
     assert [receipt.last for receipt in receipts] == [False] * 4 + [True]
     assert all(receipt.text_bytes <= 50_000 for receipt in receipts)
@@ -212,7 +226,7 @@ def test_a_long_file_gives_a_part_every_so_often(rolled: tuple[Recipe, Task, Pat
     assert [table.num_rows for table in tables] == [receipt.rows for receipt in receipts]
     ids = pa.concat_tables(tables)["record_id"].to_pylist()
     assert ids == [f"d{row}" for row in range(50)]
-    parts, _ = load_parts(str(work), [task])
+    parts, _ = load_parts(str(work), [task], load_registry(recipe))
     assert [part.number for part in parts] == [0, 1, 2, 3, 4]
     assert {(part.name, part.start) for part in parts} == {("long.jsonl.gz", 0)}
 
@@ -265,11 +279,11 @@ def test_a_part_that_is_gone_or_cut_is_made_again(
     recipe, task, work, receipts = rolled
     work = copy_of(work, tmp_path / "work")
     damage(work / receipts[1].path)
-    assert load_parts(str(work), [task], missing_ok=True) == ([], [])
+    assert load_parts(str(work), [task], load_registry(recipe), missing_ok=True) == ([], [])
     again = ingest_task(task, recipe, str(work))
     assert contents(again) == contents(receipts)
     assert [old == new for old, new in zip(receipts, again, strict=True)] == [True, False, True, True, True]
-    assert load_parts(str(work), [task])[1] == again
+    assert load_parts(str(work), [task], load_registry(recipe))[1] == again
 
 
 def test_of_two_attempts_the_first_receipt_counts(
@@ -384,7 +398,7 @@ def test_parts_are_numbered_by_source_name_start_and_number(tmp_path: Path) -> N
     work = str(tmp_path / "work")
     for task in reversed(tasks):
         ingest_task(task, recipe, work)
-    parts, receipts = load_parts(work, reversed(tasks))
+    parts, receipts = load_parts(work, reversed(tasks), load_registry(recipe))
     order = [(part.source, part.name, part.start) for part in parts]
     assert order == sorted(order)
     assert {source for source, _, _ in order} == {"alpha", "zeta"}
@@ -394,13 +408,14 @@ def test_parts_are_numbered_by_source_name_start_and_number(tmp_path: Path) -> N
 
 
 def test_missing_parts_are_told_unless_they_may_be(long_source: Path, tmp_path: Path) -> None:
-    tasks = tasks_of(recipe_of(long_source))
-    assert load_parts(str(tmp_path), tasks, missing_ok=True) == ([], [])
+    recipe = recipe_of(long_source)
+    tasks = tasks_of(recipe)
+    assert load_parts(str(tmp_path), tasks, load_registry(recipe), missing_ok=True) == ([], [])
     with pytest.raises(
         FileNotFoundError,
-        match=r"parts are missing \(1 of 1\), the first of .*long\.jsonl\.gz: `gristmill run` makes them",
+        match=r"or their measures are missing \(1 of 1\), the first of .*long\.jsonl\.gz: `gristmill run` makes them",
     ):
-        load_parts(str(tmp_path), tasks)
+        load_parts(str(tmp_path), tasks, load_registry(recipe))
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(
@@ -438,13 +453,14 @@ def test_a_part_in_a_bucket_is_uploaded_whole(
     (local,) = ingest_task(task, recipe, str(tmp_path))
     monkeypatch.setattr(storage, "write", write)
     monkeypatch.setattr(storage, "read", read)
+    monkeypatch.setattr(storage, "stat", lambda uri: storage.Stat(uri, len(read(uri)), ""))
     (receipt,) = ingest_task(task, recipe, "s3://bucket/work")
     assert contents([receipt]) == contents([local])
     assert bucket[f"s3://bucket/work/{receipt.path}"] == (tmp_path / local.path).read_bytes()
     assert Receipt.from_json(bucket[f"s3://bucket/work/receipts/{task.key}-000.json"]) == receipt
 
 
-def test_the_fingerprint_covers_what_decides_a_part_and_nothing_else(
+def test_the_fingerprint_covers_what_decides_a_text_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = fingerprint(recipe_of(tmp_path))
@@ -452,24 +468,18 @@ def test_the_fingerprint_covers_what_decides_a_part_and_nothing_else(
     other = Recipe.model_validate({"sources": {"web": {"root": "x"}, "more": {"root": "y"}}})
     same = [
         recipe_of(Path("/elsewhere"), "*.warc.gz", seed=7, output="/o", near=None, shards={"shard_bytes": MIB}),
-        recipe_of(tmp_path, measure={"language_model": str(model)}),
+        # What is measured lies beside the texts, under keys of its own.
+        recipe_of(tmp_path, measure={"language_model": str(model), "minhash": {"seed": 2}}, edits={"mask": ["email"]}),
         other,
     ]
     assert {fingerprint(recipe) for recipe in same} == {plain}
-    block_list = tmp_path / "block.txt"
-    block_list.write_text("a.test\n")
     fields = Recipe.model_validate({"sources": {"web": {"root": "x", "text_field": "content"}}})
     different = [
         recipe_of(tmp_path, read={"max_ratio": 50}),
         recipe_of(tmp_path, extract={"main_content": False}),
-        recipe_of(tmp_path, edits={"mask": ["email"]}),
-        recipe_of(tmp_path, measure={"minhash": {"seed": 2}}),
-        recipe_of(tmp_path, measure={"url_block_list": str(block_list)}),
         fields,
     ]
     digests = [plain, *(fingerprint(recipe) for recipe in different)]
-    block_list.write_text("b.test\n")
-    digests.append(fingerprint(different[4]))
     monkeypatch.setattr(parts, "PART_VERSION", parts.PART_VERSION + 1)
     digests.append(fingerprint(recipe_of(tmp_path)))
     assert len(set(digests)) == len(digests)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.ingest.formats.parquet import WHOLE
-from pipeline.ingest.plan import check_abutting, format_of, glob_pattern, plan_tasks
+from pipeline.ingest.plan import check_abutting, plan_tasks
 from pipeline.ingest.read import read_piece
 from pipeline.ingest.receipts import Piece, PieceReceipt, Receipt, Task
 from pipeline.ingest.records import ConservationError
+from pipeline.ingest.sources import format_of, glob_pattern, is_side_file
 from schemas.recipe import Read, Source
 from tests.ingest.archives import CONTAINERS, page
 from tests.servers import web_server
@@ -106,7 +108,8 @@ def test_a_list_names_files_below_the_root(crawl: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (["*.zip"], r"source web: '\*\.zip' matches none of the \d files below .*crawl: check root and inputs"),
+        (["*.zip"], r"source web: '\*\.zip' matches no file: \d files below .*crawl; check root and inputs"),
+        (["*.jsonl"], r"'\*\*/\*\.jsonl' matches \d of them"),
         (["x/*.warc"], r"source web: there is no folder /.*crawl/x: check root and inputs"),
         (["a.warc/*"], r"source web: /.*crawl/a\.warc is a file: give its folder as root, and its name in inputs"),
         (["a.warc", "b.warc", "c.warc"], r"source web: no such file: .*crawl/b\.warc, named in inputs"),
@@ -158,7 +161,12 @@ def test_a_list_with_missing_files_names_the_first_and_counts_the_rest(crawl: Pa
         ("c4-train.00000.json.gz", "jsonl"),
         ("x.ndjson.zstd", "jsonl"),
         ("x.parquet", "parquet"),
-        ("x.txt.gz", None),
+        ("x.txt.gz", "text"),
+        ("x.jsonl.bz2", "jsonl"),
+        ("x.csv.xz", "csv"),
+        ("x.tsv", "tsv"),
+        ("data-00000-of-00001.arrow", "arrow"),
+        ("x.html", None),
         ("warc", None),
     ],
 )
@@ -167,10 +175,69 @@ def test_formats_are_told_by_the_name(name: str, form: str | None) -> None:
 
 
 def test_a_name_without_a_known_ending_needs_a_format(crawl: Path) -> None:
-    (crawl / "README.md").write_text("x")
-    with pytest.raises(ValueError, match=r"source web: README\.md has none of the endings .*set the source's format"):
+    (crawl / "x.html").write_text("x")
+    with pytest.raises(ValueError, match=r"source web: x\.html has none of the endings .*set the source's format"):
         plan(crawl)
     assert {piece.format for task in plan(crawl, "*", format="warc") for piece in task.pieces} == {"warc"}
+
+
+def test_side_files_are_passed_over_by_name_unless_they_are_named(crawl: Path) -> None:
+    before = names(plan(crawl))
+    for name in (
+        *("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "README.md", "LICENSE"),
+        *("2024/SHA256SUMS", "2024/checksums.txt", "a.warc.md5", "2024/c.jsonl.sha256", "a.cdx.gz", "warc.paths.gz"),
+        *("cache-0a1b.arrow", "loader.py", "readme.txt"),
+    ):
+        assert is_side_file(name)
+        (crawl / name).write_text("{}")
+    assert names(plan(crawl)) == before
+    assert names(plan(crawl, "state.json", format="jsonl")) == ["state.json"]
+    with pytest.raises(ValueError, match="are side files by their names"):
+        plan(crawl, "*.json")
+    assert not any(is_side_file(name) for name in ("a/readme/x.jsonl", "states.json", "licenses/a.jsonl", "sums.jsonl"))
+
+
+def test_text_files_are_a_source_of_their_own(crawl: Path) -> None:
+    (crawl / "note.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"note\.txt is plain text among other files"):
+        plan(crawl)
+    (piece,) = [piece for task in plan(crawl, "*.txt") for piece in task.pieces]
+    assert piece.format == "text"
+
+
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.jsonl"
+    with open(path, "wb") as file:
+        file.write(b'{"text": "a"}\n')
+    (task,) = plan(tmp_path)
+    (piece,) = task.pieces
+    assert piece.name == "caf\\xe9.jsonl"
+    (record,) = read_piece(piece, Source(root=str(tmp_path)), Read())
+    assert (record.text, record.input) == ("a", "caf\\xe9.jsonl")
+
+
+def test_a_field_that_no_record_has_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"body": "a", "meta": {"url": "u"}}\n' * 3)
+    with pytest.raises(
+        ValueError, match=r"no record of a\.jsonl has the field 'text' \(text_field\); it has body, meta"
+    ):
+        plan(tmp_path)
+    plan(tmp_path, text_field="body")
+    plan(tmp_path, text_field="body", url_field="meta.url")
+    with pytest.raises(ValueError, match=r"has the field 'meta\.link' \(url_field\)"):
+        plan(tmp_path, text_field="body", url_field="meta.link")
+    # A later file, or a later record, may have it.
+    (tmp_path / "b.jsonl").write_text('{"body": "a"}\n{"body": "a", "meta": {"link": null}}\n')
+    plan(tmp_path, text_field="body", url_field="meta.link")
+
+
+def test_a_column_that_no_file_has_is_one_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": [1], "doc": [{"text": "a"}]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"has the field 'text' \(text_field\); it has text \(int64\), doc: "):
+        plan(tmp_path)
+    plan(tmp_path, text_field="doc.text")
+    pq.write_table(pa.table({"text": pa.nulls(2)}), tmp_path / "b.parquet")
+    plan(tmp_path)
 
 
 def test_small_files_are_bundled_and_large_ones_are_cut(tmp_path: Path) -> None:

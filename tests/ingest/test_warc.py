@@ -9,7 +9,18 @@ import pytest
 from pipeline.ingest.receipts import PieceReceipt
 from pipeline.ingest.records import Record
 from schemas.recipe import Read
-from tests.ingest.archives import DATE_MILLIS, SAMPLES, gzip_member, http, noise, page, read_bytes, read_pieces, warc
+from tests.ingest.archives import (
+    CONTAINERS,
+    DATE_MILLIS,
+    SAMPLES,
+    gzip_member,
+    http,
+    noise,
+    page,
+    read_bytes,
+    read_pieces,
+    warc,
+)
 
 PAGE = b"<html>hello</html>"
 
@@ -47,7 +58,7 @@ def test_types_that_are_not_read_are_rows_and_requests_are_only_counted(tmp_path
     records, receipt = read_bytes(tmp_path, b"".join(warc(kind, http(PAGE)) for kind in kinds))
     assert fates(records) == [
         ("revisit", "read.type", None),
-        ("resource", "read.type", None),
+        ("resource", "read.mime", None),
         ("continuation", "read.type", None),
         ("unknown", "read.type", None),
         ("unknown", "read.type", None),
@@ -96,7 +107,7 @@ def test_a_fault_in_one_body_costs_that_record_alone(read: Callable[..., list[Re
     bomb = gzip.compress(bytes(20 << 20), mtime=0)
     records = read(
         warc("response", http(encoded[:-9], Content_Encoding="gzip"))
-        + warc("response", http(b"7\r\nhello", Transfer_Encoding="chunked"))
+        + warc("response", http(b"1\r\na\r\nx", Transfer_Encoding="chunked"))
         + warc("response", http(bomb, Content_Encoding="gzip"))
         + warc("response", b"no head")
         + warc("response", http(b"5\r\n<html\r\n1\r\n>\r\n0\r\n\r\n", Transfer_Encoding="chunked"))
@@ -119,6 +130,61 @@ def test_answers_of_name_servers_are_no_pages(read: Callable[..., list[Record]])
 def test_a_page_over_another_protocol_has_no_head(read: Callable[..., list[Record]]) -> None:
     (file,) = read(warc("response", PAGE, "ftp://a.test/x.html", Content_Type="text/html; charset=latin1"))
     assert (file.rule, file.status, file.mime, file.charset, file.body) == (None, None, "text/html", "latin1", PAGE)
+
+
+def test_resources_are_pages_unless_turned_off(read: Callable[..., list[Record]]) -> None:
+    page = warc("resource", PAGE, "file:///a.html", Content_Type="text/html; charset=latin1")
+    (html,) = read(page)
+    assert (html.type, html.rule, html.body, html.mime, html.charset) == ("resource", None, PAGE, "text/html", "latin1")
+    (text,) = read(warc("resource", b"Dear reader", Content_Type="text/plain"))
+    assert (text.rule, text.body, text.mime) == (None, b"Dear reader", "text/plain")
+    (unnamed,) = read(warc("resource", PAGE, Content_Type=""))
+    assert (unnamed.rule, unnamed.mime) == (None, "text/html")
+    assert fates(read(warc("resource", b"\xff\xd8\xff", Content_Type="image/jpeg"))) == [
+        ("resource", "read.mime", None)
+    ]
+    assert fates(read(page, read=Read(resources=False))) == [("resource", "read.type", None)]
+
+
+def test_a_type_that_lies_is_found_out(read: Callable[..., list[Record]]) -> None:
+    (plain,) = read(warc("response", http(PAGE, "text/plain")))
+    assert (plain.rule, plain.mime, plain.body) == (None, "text/html", PAGE)
+    (binary,) = read(warc("response", http(gzip.compress(PAGE), "application/octet-stream", Content_Encoding="gzip")))
+    assert (binary.rule, binary.mime, binary.body) == (None, "text/html", PAGE)
+    (pdf,) = read(warc("response", http(b"%PDF-1.4 ...", "text/html")))
+    assert (pdf.rule, pdf.mime, pdf.body) == ("read.mime", "application/pdf", None)
+    (named,) = read(
+        warc("response", http(b"a page", "application/x-foo"), WARC_Identified_Payload_Type="application/xhtml+xml")
+    )
+    assert (named.rule, named.mime) == (None, "application/xhtml+xml")
+
+
+def test_pages_that_break_off_are_kept_and_counted_or_dropped(tmp_path: Path) -> None:
+    data = warc("response", http(PAGE), WARC_Truncated="length") + warc(
+        "response", http(b"6\r\n<html>\r\n", Transfer_Encoding="chunked")
+    )
+    records, receipt = read_bytes(tmp_path, data)
+    assert fates(records) == [("response", None, None)] * 2
+    assert [record.body for record in records] == [PAGE, b"<html>"]
+    assert receipt.records == {"read.truncated": 2, "response": 2}
+    records, receipt = read_bytes(tmp_path, data, read=Read(truncated="drop"))
+    assert fates(records) == [("response", "read.truncated", None)] * 2
+    assert receipt.records == {"read.truncated": 2, "response": 2}
+
+
+@pytest.mark.parametrize("container", ["plain.warc", "members.warc.gz", "single.warc.gz", "single.warc.zst"])
+@pytest.mark.parametrize("excess", [9, 40, 300])
+def test_a_length_that_is_too_long_costs_that_record_alone(tmp_path: Path, container: str, excess: int) -> None:
+    records = [warc("response", http(PAGE), number=number) for number in range(4)]
+    length = len(http(PAGE))
+    records[1] = records[1].replace(b"Content-Length: %d" % length, b"Content-Length: %d" % (length + excess))
+    found, _ = read_bytes(tmp_path, CONTAINERS[container](records), container)
+    assert [(record.record_id, record.rule) for record in found] == [
+        ("urn:uuid:0", None),
+        ("urn:uuid:1", "read.damaged"),
+        ("urn:uuid:2", None),
+        ("urn:uuid:3", None),
+    ]
 
 
 def test_conversions_are_text_unless_turned_off(read: Callable[..., list[Record]]) -> None:
@@ -271,7 +337,7 @@ SAMPLE_READS = {
     "ia-web-commons/title-extraction-embedded-SVG.warc": ({"response": 1}, {ALIVE: 1}),
     "jwat/invalid-warcfile-contenttype-recommended.warc": (
         {"conversion": 1, "metadata": 1, "request": 1, "resource": 1, "response": 1, "revisit": 1, "warcinfo": 1},
-        {ALIVE: 1, "read.mime": 1, "read.type": 2},
+        {ALIVE: 2, "read.mime": 1, "read.type": 1},
     ),
     "jwat/invalid-warcfile-digest-fields.warc": ({"damage": 1, "response": 3}, {ALIVE: 3, "read.damaged": 1}),
     "jwat/invalid-warcfile-encoding-headers.warc.gz": ({"response": 3, "warcinfo": 1}, {ALIVE: 2, "read.mime": 1}),
@@ -298,8 +364,8 @@ SAMPLE_READS = {
     ),
     "warcio/example-digest.warc": ({"request": 4}, {}),
     "warcio/example-iana.org-chunked.warc": ({"request": 1, "response": 1, "warcinfo": 1}, {ALIVE: 1}),
-    "warcio/example-resource.warc.gz": ({"resource": 1, "warcinfo": 2}, {"read.type": 1}),
-    "warcio/example-space-in-target-uri.warc.gz": ({"resource": 1, "warcinfo": 1}, {"read.type": 1}),
+    "warcio/example-resource.warc.gz": ({"resource": 1, "warcinfo": 2}, {ALIVE: 1}),
+    "warcio/example-space-in-target-uri.warc.gz": ({"resource": 1, "warcinfo": 1}, {"read.mime": 1}),
     "warcio/example-space-in-url.arc": ({"damage": 1, "warcinfo": 1}, {"read.damaged": 1}),
     "warcio/example-trunc.warc": ({"damage": 2, "request": 1, "warcinfo": 2}, {"read.damaged": 2}),
     "warcio/example-wget-bad-target-uri.warc.gz": (

@@ -5,41 +5,54 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.measure.built_in import PUBLISHED_RULES
 from pipeline.measure.measure import Measurer
-from pipeline.measure.registry import RULES
+from pipeline.measure.registry import Registry, load_registry
 from pipeline.text.edits import apply_edits
-from schemas.recipe import Edits, Measure
+from schemas.recipe import Edits, Recipe
+
+
+@lru_cache(maxsize=16)
+def _registry(edits: str) -> Registry:
+    return load_registry(
+        Recipe.model_validate({"sources": {"web": {"root": "."}}, "edits": Edits.model_validate_json(edits)})
+    )
+
+
+def registry(edits: Edits | None = None) -> Registry:
+    return _registry((edits or NO_EDITS).model_dump_json())
 
 
 @lru_cache(maxsize=16)
 def _measurer(edits: str) -> Measurer:
-    return Measurer(Measure(), Edits.model_validate_json(edits))
-
-
-def measurer(edits: Edits) -> Measurer:
-    return _measurer(edits.model_dump_json())
+    return Measurer(_registry(edits))
 
 
 def column(*texts: str) -> pa.LargeStringArray:
     return pa.array(texts, pa.large_string())
 
 
+def measure(edits: Edits, texts: pa.LargeStringArray, urls: list[str | None] | None = None) -> pa.RecordBatch:
+    """Every column of the groups that come with Gristmill."""
+    columns = {"url": pa.array(urls or [None] * len(texts), pa.string())}
+    return pa.RecordBatch.from_pydict(_measurer(edits.model_dump_json()).measure(texts, columns))
+
+
 def measured(text: str, edits: Edits | None = None) -> dict[str, Any]:
     """The row of one text."""
-    batch = measurer(edits or NO_EDITS).measure(column(text), pa.array(["http://a.test/"]))
-    return batch.to_pylist()[0]
+    return measure(edits or NO_EDITS, column(text), ["http://a.test/"]).to_pylist()[0]
 
 
 def drops(rule: str, text: str, edits: Edits | None = None) -> bool:
     """Whether a published rule drops a text."""
-    chosen = RULES[rule]
+    chosen = PUBLISHED_RULES[rule]
     value = measured(text, edits)[chosen.signal]
     return value < chosen.threshold if chosen.comparison == "<" else value > chosen.threshold
 
 
 def final_text(text: str, edits: Edits) -> str:
     """The text with its edits applied."""
-    batch = measurer(edits).measure(column(text), pa.array([None], pa.string()))
+    batch = measure(edits, column(text))
     return apply_edits(column(text), batch["edits"])[0].as_py()
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.measure.assets import asset_path
 from pipeline.measure.fasttext.model import FastTextModel
-from pipeline.measure.language import asset_path
 from pipeline.text.edits import text_buffers
 from tests.measure.measuring import CHINESE, RUSSIAN, column
 

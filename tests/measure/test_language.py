@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.measure.language import LanguageModel, asset_path
+from pipeline.measure.assets import asset_path
+from pipeline.measure.language import LanguageModel
 from tests.measure.measuring import CHINESE, RUSSIAN, column, drops, measured
 
 SHARED = Path(__file__).parents[2].parent / "shared/data/langid/langid_shared.jsonl"

@@ -2,35 +2,32 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.measure.registry import (
-    RULES,
-    SIGNAL_NAMES,
-    SIGNALS,
-    ResolvedRule,
-    resolve_rules,
-    signals_of,
-)
+from pipeline.measure.built_in import PUBLISHED_RULES
+from pipeline.measure.registry import ResolvedRule, load_registry
 from schemas.recipe import Rule, load_recipe
+from tests.measure.measuring import registry
 
 RECIPES = Path(__file__).parents[2] / "pipeline/recipes"
 
 
-def test_names_are_unique_and_every_rule_asks_a_signal_that_there_is():
-    assert len(set(SIGNAL_NAMES)) == len(SIGNALS)
-    assert {rule.signal for rule in RULES.values()} - {"language"} <= set(SIGNAL_NAMES)
-    assert all(name == rule.name and rule.source for name, rule in RULES.items())
+def test_every_published_rule_asks_a_signal_that_there_is():
+    assert {rule.signal for rule in PUBLISHED_RULES.values()} - {"language"} <= set(registry().signals)
+    assert all(name == rule.name and rule.source for name, rule in PUBLISHED_RULES.items())
 
 
-def test_the_order_of_signals_is_part_of_the_format():
-    assert SIGNAL_NAMES[:4] == ("language.score", "url.blocked", "gopher.num_words", "gopher.mean_word_length")
-    assert SIGNAL_NAMES[-1] == "fineweb.newline_ratio"
-    assert len(SIGNAL_NAMES) == 30
-    assert [signal.name for signal in signals_of("url.blocked", "language.score")] == ["language.score", "url.blocked"]
-    assert signals_of() == SIGNALS
+def test_every_signal_says_what_it_means():
+    groups = registry().groups
+    assert [group.name for group in groups] == [
+        *("language", "urls", "gopher", "c4_lines", "c4", "fineweb", "edits", "final", "signature")
+    ]
+    meanings = {name: meaning for group in groups for name, meaning in group.group.signals.items()}
+    assert len(meanings) == 30
+    assert all(meanings.values())
+    assert meanings["gopher.top_3_gram_character_fraction"] == "Share of characters in the most frequent 3-gram."
 
 
 def test_a_recipe_gives_thresholds_lists_own_rules_and_null():
-    rules = resolve_rules(
+    rules = registry().resolve_rules(
         {
             "language.not_wanted": ["en", "de"],
             "gopher.too_few_words": 100,
@@ -69,16 +66,16 @@ def test_a_recipe_gives_thresholds_lists_own_rules_and_null():
 )
 def test_what_a_recipe_cannot_mean_is_refused_with_the_cure(rules: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        resolve_rules(rules)
+        registry().resolve_rules(rules)
 
 
 @pytest.mark.parametrize("recipe", ["gopher", "c4", "fineweb"])
 def test_the_presets_hold_the_published_thresholds(recipe: str):
     loaded = load_recipe(str(RECIPES / f"{recipe}.yaml"))
-    assert resolve_rules(loaded.rules)
+    assert load_registry(loaded).resolve_rules(loaded.rules)
     for name, bound in loaded.rules.items():
         if name != "language.not_wanted":
-            assert bound == RULES[name].threshold, name
+            assert bound == PUBLISHED_RULES[name].threshold, name
 
 
 def test_the_fineweb_preset_is_gopher_then_c4_then_its_own_rules():
@@ -88,5 +85,5 @@ def test_the_fineweb_preset_is_gopher_then_c4_then_its_own_rules():
     assert recipe.edits.c4 is not None
     assert not recipe.edits.c4.end_mark
     assert recipe.edits.mask == ["email", "ip"]
-    gopher = {name for name in RULES if name.startswith("gopher.")}
+    gopher = {name for name in PUBLISHED_RULES if name.startswith("gopher.")}
     assert gopher <= set(recipe.rules)

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.measure.measure import Measurer
+from pipeline.measure.registry import load_registry
 from pipeline.measure.urls import BlockList, host_of
-from schemas.recipe import Edits, Measure
+from schemas.recipe import Recipe
 from tests.measure.measuring import column
 
 
@@ -63,6 +64,8 @@ def test_a_line_that_is_no_domain_is_refused(tmp_path: Path, content: bytes, mes
 
 def test_the_signal_is_measured_by_the_recipes_list(tmp_path: Path):
     (tmp_path / "list").write_bytes(b"bad.test")
-    measurer = Measurer(Measure(url_block_list=str(tmp_path / "list")), Edits())
-    batch = measurer.measure(column("a", "b", "c"), pa.array(["http://bad.test/", "http://good.test/", None]))
+    recipe = {"sources": {"web": {"root": "."}}, "measure": {"url_block_list": str(tmp_path / "list")}}
+    measurer = Measurer(load_registry(Recipe.model_validate(recipe)), ["urls"])
+    urls = pa.array(["http://bad.test/", "http://good.test/", None])
+    batch = measurer.measure(column("a", "b", "c"), {"url": urls})
     assert batch["url.blocked"].to_pylist() == [1, 0, 0]

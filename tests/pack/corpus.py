@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
@@ -12,14 +13,16 @@ import xxhash
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from pipeline.ingest.receipts import PartRef, PieceReceipt
+from pipeline.job import Decided, Job, Measured
 from pipeline.pack.pack import pack
+from pipeline.select.decision.funnel import Funnel, VerdictFile
 from pipeline.text.edits import EDITS, apply_edits
 from schemas.arrow import VERDICT, document_schema
+from schemas.dataset import Dataset
 from schemas.manifest import Manifest
 from schemas.recipe import Recipe
 
 NUM_HASHES = 4
-CODE = {"gristmill": "test", "ingest": "1", "select": "1"}
 
 
 @dataclass(frozen=True)
@@ -84,22 +87,28 @@ class Corpus:
         """Where the verdicts over a part lie."""
         return str(self.folder / f"verdict-{part.number}.arrow")
 
-    def pack(self, recipe: Recipe, dataset: Path, work: Path | None = None, **options: Any) -> Manifest:
-        """Pack all parts, or those of `options`."""
-        return pack(
-            options.pop("parts", self.parts),
-            self.verdict_uri,
+    def pack(
+        self, recipe: Recipe, dataset: Path, work: Path | None = None, previous: Dataset | None = None, **options: Any
+    ) -> Manifest:
+        """Pack all parts, or the `parts` with the `inputs` of `options`; lines for the user go to its `stream`."""
+        job = Job(
             recipe,
             str(dataset),
             str(work or f"{dataset}/work"),
-            options.pop("new_pipeline", new_pipeline),
-            inputs=options.pop("inputs", self.pieces),
-            code=CODE,
-            **options,
+            options.get("new_pipeline", new_pipeline),
+            memory_bytes=1 << 30,
+            stream=options.get("stream"),
         )
+        receipts = [
+            SimpleNamespace(source=source, pieces=(piece,)) for source, piece in options.get("inputs", self.pieces)
+        ]
+        verdicts = tuple(VerdictFile(part, "", 0, sha256) for part, sha256 in options.get("verdicts", {}).items())
+        funnel = Funnel(0, 0, 0, (), {}, 0, 0, 0, verdicts)
+        decided = Decided("", [self.verdict_uri(part) for part in self.parts], funnel, 0.0)
+        return pack(job, Measured(options.get("parts", self.parts), receipts), decided, previous)
 
 
-def new_pipeline() -> beam.Pipeline:
+def new_pipeline(size: int) -> beam.Pipeline:
     """Beam's local runner, in this process."""
     return beam.Pipeline(runner=FnApiRunner())
 

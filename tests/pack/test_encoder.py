@@ -1,9 +1,8 @@
-"""Encoding by compiled code: the ids of the tokenizers library, whatever the text, or the library itself."""
+"""Encoding by fastokens: the ids of the tokenizers library, whatever the text, or the library itself."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import tokenizers
@@ -11,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from pipeline.pack.tokenize import bpe_kernel, encoder, pretokens, word_cache
+from pipeline.pack.tokenize import byte_level, encoder
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.train_bpe import describe_tokenizer, load_tokenizer, train_bpe
+from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer, load_tokenizer
+from pipeline.pack.tokenize.train_bpe import train_bpe
 from schemas.recipe import TokenizerOptions
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -63,7 +63,7 @@ def retrained(pattern):
 
 
 OURS = train_bpe(SAMPLE, OPTIONS)
-GPT2_PATTERN, LLAMA3_PATTERN, QWEN_PATTERN = pretokens.PATTERNS
+GPT2_PATTERN, LLAMA3_PATTERN, QWEN_PATTERN = byte_level.PATTERNS
 LLAMA3, QWEN = retrained(LLAMA3_PATTERN), with_parts(retrained(QWEN_PATTERN), normalizer=normalizers.NFC())
 KINDS = {
     "gpt2": OURS,
@@ -105,20 +105,13 @@ TEXT = st.lists(st.one_of(CHARACTERS, PIECES), max_size=60).map("".join)
 @settings(max_examples=300, deadline=None)
 @example(texts=["", "a", "'", "'ſ", "'s", " ", "  ", "\n", " \n", "a  b", "a \n b", "x" * 200, " " * 300, "'" * 60])
 def test_ids_are_the_librarys_for_any_text(name, texts):
-    assert ENCODERS[name].compiled
+    assert ENCODERS[name].fast
     assert encode(ENCODERS[name], texts) == library(KINDS[name], texts)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_what_the_sample_holds_is_encoded_alike(name):
     assert encode(ENCODERS[name], SAMPLE) == library(KINDS[name], SAMPLE)
-
-
-def test_the_table_of_kinds_is_the_librarys_for_every_code_point():
-    points = np.arange(0x110000)
-    table = pretokens.KINDS
-    kinds = table.kinds[table.blocks[points >> 7].astype(np.int64) << 7 | points & 127]
-    assert np.array_equal(kinds, pretokens.ask_library())
 
 
 @pytest.mark.parametrize("size", [47, 48, 49, 255, 256, 257, 5000])
@@ -147,54 +140,6 @@ def test_of_a_repeated_merge_the_last_rank_counts():
     assert encode(encoder_of(data), SAMPLE) == library(data, SAMPLE) != library(OURS, SAMPLE)
 
 
-def test_a_full_cache_starts_anew(monkeypatch):
-    expected = encode(ENCODERS["gpt2"], SAMPLE)
-    monkeypatch.setattr(bpe_kernel, "SLOTS", 16)
-    small = encoder_of(OURS)
-    assert encode(small, SAMPLE) == expected
-    assert encode(small, SAMPLE[::-1]) == expected[::-1]
-
-
-def test_words_of_one_key_are_told_apart_by_their_bytes():
-    # Two words of 16 bytes that the key's hash confuses: (a ^ a >> 32) * FACTOR ^ b is equal.
-    factor, all_ones = int(word_cache.FACTOR), (1 << 64) - 1
-    first, second = b"abcdefgh", b"abcdefgi"
-
-    def mixed(half):
-        number = int.from_bytes(half, "little")
-        return (number ^ number >> 32) * factor & all_ones
-
-    tail = b"qrstuvwx"
-    other = (int.from_bytes(tail, "little") ^ mixed(first) ^ mixed(second)).to_bytes(8, "little")
-    cache = word_cache.new_cache(16)
-    texts = [first + tail, second + other]
-    keys = []
-    for number, text in enumerate(texts):
-        chunks = np.frombuffer(text + bytes(24), np.uint64)
-        low, high = word_cache.word_key(chunks, 0, 16)
-        keys.append((int(low), int(high)))
-        slot = word_cache.find_slot(cache, low, high, chunks, 0, 16)
-        assert cache.slots[slot, 3] == 0, "not taken for the one before"
-        word_cache.remember(cache, low, high, chunks, 0, 16, np.array([number + 7], np.uint32), 0, 1)
-    assert keys[0] == keys[1]
-    out = np.zeros(1, np.uint32)
-    for number, text in enumerate(texts):
-        chunks = np.frombuffer(text + bytes(24), np.uint64)
-        low, high = word_cache.word_key(chunks, 0, 16)
-        assert word_cache.recall(cache, word_cache.find_slot(cache, low, high, chunks, 0, 16), out, 0) == 1
-        assert out[0] == number + 7
-
-
-def test_threads_give_the_ids_of_one(monkeypatch):
-    monkeypatch.setenv("RAYON_NUM_THREADS", "3")
-    monkeypatch.setattr(encoder, "MIN_RUN_BYTES", 50)
-    texts = [*SAMPLE, "", "a" * 3000, "", ""]
-    assert encode(encoder_of(OURS), texts) == library(OURS, texts)
-    # A slice of a column, whose first text does not begin at byte 0.
-    column = pa.array(texts, pa.large_string())
-    assert [ids.tolist() for ids in encoder_of(OURS).encode(column[3:9])] == library(OURS, texts[3:9])
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -208,21 +153,17 @@ def test_threads_give_the_ids_of_one(monkeypatch):
 )
 def test_what_is_not_recognised_is_left_to_the_library(data):
     texts = ["The cat 123", "", " sat"]
-    assert not encoder_of(data).compiled
+    assert not encoder_of(data).fast
     assert encode(encoder_of(data), texts) == library(data, texts)
 
 
-def test_a_library_with_other_letters_is_left_to_itself(monkeypatch):
-    kinds = pretokens.KINDS.kinds.copy()
-    blocks = pretokens.KINDS.blocks
-    assert encoder_of(OURS).compiled
-    # U+10D50 to U+10D65 are letters since Unicode 16.
-    kinds[(int(blocks[0x10D50 >> 7]) << 7) + (0x10D50 & 127) :][:22] = pretokens.OTHER
-    kinds.setflags(write=False)
-    older = pretokens.KINDS._replace(kinds=kinds)
-    monkeypatch.setattr(bpe_kernel, "KINDS", older)
-    monkeypatch.setattr(pretokens, "KINDS", older)
-    assert not encoder_of(OURS).compiled
+def test_a_library_that_cuts_other_words_is_left_to_itself():
+    # As one whose table of letters is of another Unicode version: U+10D50 to U+10D65 are letters since Unicode 16.
+    assert byte_level.byte_level_like(json.loads(OURS), load_tokenizer(OURS, "t.json"))
+    letters = r"[\p{L}&&[^\x{10D50}-\x{10D65}]]"
+    older = with_parts(OURS, pre_tokenizer=split_by(GPT2_PATTERN.replace(r"\p{L}", letters)))
+    assert library(older, ["the 1234 漢字 \u10d4"]) == library(OURS, ["the 1234 漢字 \u10d4"])
+    assert byte_level.byte_level_like(json.loads(OURS), load_tokenizer(older, "t.json")) is None
 
 
 def test_texts_with_added_words_are_the_librarys_and_stay_in_their_places():
@@ -232,17 +173,10 @@ def test_texts_with_added_words_are_the_librarys_and_stay_in_their_places():
     data = tokenizer.to_str().encode()
     texts = ["the cat", "a zorkmid", "cafe\u0301s", "<|endoftext|> e\u0301", "sat"]
     ids = encode(encoder_of(data), texts)
-    assert encoder_of(data).compiled
+    assert encoder_of(data).fast
     assert ids == library(data, texts)
     assert tokenizer.token_to_id("zorkmid") in ids[1]
     assert tokenizer.token_to_id("caf\u00e9s") in ids[2]
-
-
-def test_runs_of_texts_cover_all_of_them_once():
-    offsets = np.cumsum([5, 300, 0, 20, 0, 0, 900, 7])
-    for threads in (1, 2, 3, 8):
-        runs = encoder._runs(offsets, threads)
-        assert [number for first, last in runs for number in range(first, last)] == list(range(7))
 
 
 def test_a_column_without_texts_has_no_ids():
@@ -271,6 +205,6 @@ def test_gpt2_gives_the_published_token_counts():
     assert counts["tinyshakespeare.txt"] == 338_025
     texts = [(SHARED / "text" / name).read_bytes().decode() for name in counts]
     gpt2 = encoder_of(GPT2.read_bytes())
-    assert gpt2.compiled
+    assert gpt2.fast
     ids = gpt2.encode(pa.array(texts, pa.large_string()))
     assert {name: len(each) - 1 for name, each in zip(counts, ids, strict=True)} == counts

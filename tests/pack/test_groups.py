@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.ingest.receipts import PartRef
 from pipeline.pack.groups import load_plan, pack_parts, plan_groups, plan_pack, safe_name, save_plan
-from pipeline.pack.previous import load_previous
+from schemas.dataset import open_newest
 from schemas.manifest import read_manifest
 from tests.pack.corpus import Corpus, recipe, some_documents
 
@@ -72,7 +72,7 @@ def test_a_source_is_decided_again_whole_or_not_at_all(tmp_path):
     corpus.pack(recipe(), tmp_path / "ds")
     assert len(read_manifest(str(tmp_path / "ds")).groups) == 2
     with pytest.raises(ValueError, match="source web, generation 1: give all of its parts, or none"):
-        corpus.pack(recipe(), tmp_path / "ds", parts=corpus.parts[:1], previous=load_previous(str(tmp_path / "ds")))
+        corpus.pack(recipe(), tmp_path / "ds", parts=corpus.parts[:1], previous=open_newest(str(tmp_path / "ds")))
 
 
 def test_odd_names_of_sources_become_safe_and_stay_apart():

@@ -15,13 +15,13 @@ from apache_beam.typehints import typehints
 
 from pipeline.ingest.records import ConservationError
 from pipeline.pack import encode, ledger, transforms
-from pipeline.pack.previous import load_previous
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.train_bpe import TokenizerError
+from pipeline.pack.tokenize.tokenizer_file import TokenizerError
 from pipeline.pack.verify.verify import verify
 from pipeline.runtime.options import runner
 from schemas.arrow import LEDGER, SHARDS
-from schemas.manifest import CommitRefused, DatasetError, file_digest, files, read_files, read_manifest, read_shards
+from schemas.dataset import open_dataset, open_newest
+from schemas.manifest import CommitRefused, DatasetError, file_digest, read_files, read_manifest, read_shards
 from tests import servers
 from tests.pack.corpus import Corpus, Doc, recipe, some_documents, tree
 
@@ -101,7 +101,7 @@ def test_a_tiny_corpus_gives_these_rows(tmp_path):
     ]
     assert validation.to_pylist() == [{"doc_id": five, "tokens": [66, 0], "num_bytes": 1}]
 
-    (path,) = files(str(tmp_path / "ds"), "ledger")
+    (path,) = open_dataset(str(tmp_path / "ds")).files("ledger")
     table = pq.read_table(path)
     assert table.schema.equals(LEDGER)
     blank = dict.fromkeys(LEDGER.names) | {"source": "web", "input": "web-0.warc", "offset": 0}
@@ -123,7 +123,10 @@ def test_a_tiny_corpus_gives_these_rows(tmp_path):
         blank | kept | {"doc_id": five, "record_id": "urn:five", "position": 400, "cluster": five, "num_bytes": 1,
          "final_hash": hashes[4], "num_tokens": 2, "shard": 1, "row": 0, "split": "validation"},
     ]  # fmt: skip
-    index = {path.split("/index/")[1].rsplit("-", 1)[0]: arrow(path) for path in files(str(tmp_path / "ds"), "index")}
+    index = {
+        path.split("/index/")[1].rsplit("-", 1)[0]: arrow(path)
+        for path in open_dataset(str(tmp_path / "ds")).files("index")
+    }
     place = {"shard": 0, "row": 0, "token_start": 0, "num_tokens": 27, "ledger": 0, "ledger_row": 2}
     assert index["documents/all"].to_pylist() == sorted(
         [
@@ -147,6 +150,7 @@ def test_a_tiny_corpus_gives_these_rows(tmp_path):
             "train": {"documents": 2, "bytes": 28, "tokens": 30},
             "validation": {"documents": 1, "bytes": 1, "tokens": 2},
         },
+        "unknown_tokens": 0,
     }
 
 
@@ -164,7 +168,7 @@ def test_two_runs_give_equal_bytes_whatever_arrives_first(corpus, tmp_path):
         tmp_path / "two",
         parts=shuffled,
         inputs=corpus.pieces[::-1],
-        new_pipeline=lambda: beam.Pipeline(runner=FnApiRunner(bundle_repeat=2)),
+        new_pipeline=lambda size: beam.Pipeline(runner=FnApiRunner(bundle_repeat=2)),
     )
     assert tree(tmp_path / "one", "work") == tree(tmp_path / "two", "work")
 
@@ -211,7 +215,7 @@ def test_copied_rows_give_the_bytes_of_encoded_ones(corpus, tmp_path):
     redecided(corpus)
     # Another work folder: nothing is there but the dataset's own shards.
     manifest = corpus.pack(
-        recipe(), tmp_path / "ds", work=tmp_path / "other", previous=load_previous(str(tmp_path / "ds"))
+        recipe(), tmp_path / "ds", work=tmp_path / "other", previous=open_newest(str(tmp_path / "ds"))
     )
     counts = [
         json.loads(path.read_bytes()) for path in sorted((tmp_path / "other" / "pack").glob("shards-*[0-9a-f].json"))
@@ -245,11 +249,11 @@ def test_a_text_that_ingest_now_reads_otherwise_is_encoded_anew(tmp_path):
     corpus.pack(recipe(**BYTES), tmp_path / "ds")
     corpus.write(0, "web", [documents[0], Doc("b", "b b"), documents[2], Doc("d", "d d", validation=True)])
     dataset = str(tmp_path / "ds")
-    manifest = corpus.pack(recipe(**BYTES), tmp_path / "ds", work=tmp_path / "w", previous=load_previous(dataset))
+    manifest = corpus.pack(recipe(**BYTES), tmp_path / "ds", work=tmp_path / "w", previous=open_newest(dataset))
     (receipt,) = (tmp_path / "w" / "pack").glob("shards-*[0-9a-f].json")
     counts = json.loads(receipt.read_bytes())
     assert (counts["copied"], counts["encoded"]) == (2, 2)
-    rows = [row for path in files(dataset, "shards") for row in arrow(path).to_pylist()]
+    rows = [row for path in open_dataset(dataset).files("shards") for row in arrow(path).to_pylist()]
     assert {row["doc_id"]: row["tokens"] for row in rows} == {
         documents[0].doc_id: [65] * 4 + [0],
         documents[1].doc_id: [66, SPACE, 66, 0],
@@ -267,7 +271,7 @@ def files_of(folder, prefix):
 def test_new_shards_replace_the_retired_ones_of_their_group_split_and_tags(corpus, tmp_path):
     corpus.pack(recipe(), tmp_path / "ds")
     redecided(corpus)
-    manifest = corpus.pack(recipe(), tmp_path / "ds", previous=load_previous(str(tmp_path / "ds")))
+    manifest = corpus.pack(recipe(), tmp_path / "ds", previous=open_newest(str(tmp_path / "ds")))
     rows = read_shards(str(tmp_path / "ds"), manifest).to_pylist()
     added = [row for row in rows if row["generation"] == 2]
     assert added == sorted(added, key=lambda row: row["path"])
@@ -286,7 +290,7 @@ def test_new_shards_replace_the_retired_ones_of_their_group_split_and_tags(corpu
 
 def test_nothing_changes_when_a_generation_is_decided_alike(corpus, tmp_path):
     first = corpus.pack(recipe(), tmp_path / "ds")
-    second = corpus.pack(recipe(), tmp_path / "ds", previous=load_previous(str(tmp_path / "ds")))
+    second = corpus.pack(recipe(), tmp_path / "ds", previous=open_newest(str(tmp_path / "ds")))
     assert second.generation == 2
     assert second.digests.order == first.digests.order
     assert second.digests.previous == first.digests.generation
@@ -302,9 +306,9 @@ def test_a_document_that_returns_gets_a_new_row_that_replaces_the_old_ones(tmp_p
     dataset = str(tmp_path / "ds")
     corpus.pack(recipe(**BYTES), tmp_path / "ds")
     corpus.decide(0, [documents[0], dataclasses.replace(documents[1], rule="x")])
-    corpus.pack(recipe(**BYTES), tmp_path / "ds", previous=load_previous(dataset))
+    corpus.pack(recipe(**BYTES), tmp_path / "ds", previous=open_newest(dataset))
     corpus.decide(0, documents)
-    manifest = corpus.pack(recipe(**BYTES), tmp_path / "ds", previous=load_previous(dataset))
+    manifest = corpus.pack(recipe(**BYTES), tmp_path / "ds", previous=open_newest(dataset))
     rows = read_shards(dataset, manifest).to_pylist()
     assert [(row["generation"], row["retired_in"], row["replaces"]) for row in rows] == [
         (1, 2, []),
@@ -321,14 +325,14 @@ def test_new_parts_are_appended_and_old_groups_stay(corpus, tmp_path):
     old = tree(tmp_path / "ds", "work", "manifest.json")
     corpus.add("web", some_documents("later", 30))
     new, pieces = corpus.parts[4:], corpus.pieces[4:]
-    second = corpus.pack(recipe(), tmp_path / "ds", previous=load_previous(dataset), parts=new, inputs=pieces)
+    second = corpus.pack(recipe(), tmp_path / "ds", previous=open_newest(dataset), parts=new, inputs=pieces)
     assert {name: data for name, data in tree(tmp_path / "ds", "work").items() if name in old} == old
     assert second.groups[:4] == first.groups
     assert [(part.generation, part.name) for part in second.parts[3:]] == [(1, "web/odd: *-3.warc"), (2, "web-4.warc")]
     assert second.funnel.records_read == first.funnel.records_read + 30
     shards = read_shards(dataset, second)
     assert shards["retired_in"].null_count == len(shards), "nothing is retired"
-    documents = [path for path in files(dataset, "index") if "/documents/" in path]
+    documents = [path for path in open_dataset(dataset).files("index") if "/documents/" in path]
     assert sum(len(arrow(path)) for path in documents) == second.funnel.kept
     assert verify(dataset)["faults"] == []
 
@@ -434,7 +438,7 @@ def test_records_that_are_not_in_the_ledger_break_the_run(corpus, tmp_path):
 
 def test_an_input_that_changed_under_its_name_is_refused(corpus, tmp_path):
     corpus.pack(recipe(), tmp_path / "ds")
-    previous = load_previous(str(tmp_path / "ds"))
+    previous = open_newest(str(tmp_path / "ds"))
     source, piece = corpus.pieces[0]
     corpus.pieces[0] = (source, dataclasses.replace(piece, sha256="0" * 64))
     with pytest.raises(DatasetError, match=r"books-0\.warc from 0 on has sha256 0000.*give the new file a new name"):
@@ -443,7 +447,7 @@ def test_an_input_that_changed_under_its_name_is_refused(corpus, tmp_path):
 
 def test_another_tokenizer_is_another_dataset(corpus, tmp_path):
     corpus.pack(recipe(), tmp_path / "ds")
-    previous = load_previous(str(tmp_path / "ds"))
+    previous = open_newest(str(tmp_path / "ds"))
     with pytest.raises(TokenizerError, match=r"another tokenizer \(vocab_size differ\).*give another output"):
         corpus.pack(recipe(tokenizer={"vocab_size": 299}), tmp_path / "ds", previous=previous)
 
@@ -512,7 +516,7 @@ def test_no_element_of_unknown_type_crosses_a_shuffle():
 
 
 def test_the_stage_version_names_the_libraries_that_shape_shards():
-    assert encode.stage_version() == f"1; tokenizers {_version('tokenizers')}; pyarrow {pa.__version__}"
+    assert encode.stage_version() == f"2; tokenizers {_version('tokenizers')}; pyarrow {pa.__version__}"
 
 
 def _version(name):

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.pack.index import index_digits, partition
-from schemas.manifest import files, read_manifest, read_shards
+from schemas.dataset import open_dataset
+from schemas.manifest import read_manifest, read_shards
 from schemas.recipe import load_recipe
 from tests.pack.corpus import Corpus, Doc, final_text, recipe, some_documents
 
@@ -42,7 +43,7 @@ def texts_of(dataset, rows):
 def test_datasets_opens_the_shards(corpus, dataset, streaming, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
-    shards = files(dataset, "shards")
+    shards = open_dataset(dataset).files("shards")
     rows = datasets.load_dataset(
         "arrow", data_files=shards, split="train", streaming=streaming, cache_dir=str(tmp_path)
     )
@@ -50,16 +51,16 @@ def test_datasets_opens_the_shards(corpus, dataset, streaming, tmp_path, monkeyp
 
 
 def test_only_one_split_is_listed_when_asked_for(corpus, dataset):
-    train, validation = (files(dataset, "shards", split=split) for split in ("train", "validation"))
-    assert sorted(train + validation) == sorted(files(dataset, "shards"))
+    train, validation = (open_dataset(dataset).files("shards", split) for split in ("train", "validation"))
+    assert sorted(train + validation) == sorted(open_dataset(dataset).files("shards"))
     assert all("-validation-" in path for path in validation)
     with pytest.raises(ValueError, match="'tokens': a kind of files is shards, ledger or index"):
-        files(dataset, "tokens")
+        open_dataset(dataset).files("tokens")
 
 
 def test_duckdb_reads_the_ledger(corpus, dataset):
     query = "SELECT rule, count(*), sum(num_tokens), min(octet_length(doc_id)) FROM read_parquet(?) GROUP BY rule"
-    rows = {rule: rest for rule, *rest in duckdb.execute(query, [files(dataset, "ledger")]).fetchall()}
+    rows = {rule: rest for rule, *rest in duckdb.execute(query, [open_dataset(dataset).files("ledger")]).fetchall()}
     funnel = read_manifest(dataset).funnel
     tokens = sum(count.tokens for count in funnel.splits.values())
     assert rows[None] == [funnel.kept, tokens, 16]
@@ -67,7 +68,7 @@ def test_duckdb_reads_the_ledger(corpus, dataset):
 
 
 def test_pandas_reads_the_ledger(corpus, dataset):
-    frame = pandas.concat([pandas.read_parquet(path) for path in files(dataset, "ledger")])
+    frame = pandas.concat([pandas.read_parquet(path) for path in open_dataset(dataset).files("ledger")])
     assert len(frame) == 70
     assert set(frame.loc[frame.kept, "doc_id"]) == set(kept(corpus))
     assert list(frame.loc[~frame.kept, "shard"].isna().unique()) == [True]
@@ -76,7 +77,7 @@ def test_pandas_reads_the_ledger(corpus, dataset):
 def test_every_ledger_row_points_to_its_document(corpus, dataset):
     paths = read_shards(dataset, read_manifest(dataset))["path"].to_pylist()
     shards = [pa.ipc.open_file(pa.memory_map(f"{dataset}/{path}")).read_all() for path in paths]
-    for path in files(dataset, "ledger"):
+    for path in open_dataset(dataset).files("ledger"):
         frame = pandas.read_parquet(path)
         for _, row in frame[frame.kept].iterrows():
             document = shards[int(row["shard"])].slice(int(row["row"]), 1).to_pylist()[0]
@@ -107,7 +108,7 @@ def test_index_rows_are_parted_by_their_first_digits(tmp_path, monkeypatch):
     corpus = Corpus(tmp_path / "in")
     corpus.add("web", [Doc(f"d{n}", "text", url=f"http://x/{n}") for n in range(100)])
     corpus.pack(recipe(), tmp_path / "ds")
-    paths = [path for path in files(str(tmp_path / "ds"), "index") if "/near/" not in path]
+    paths = [path for path in open_dataset(str(tmp_path / "ds")).files("index") if "/near/" not in path]
     tables = {
         path.split("/index/")[1].split("-")[0]: pa.ipc.open_file(pa.memory_map(path)).read_all() for path in paths
     }

@@ -8,7 +8,8 @@ import pytest
 from pipeline.pack.groups import pack_parts
 from pipeline.pack.tokenize.sample import choose_sample
 from pipeline.pack.tokenize.tokenizer import inspect, train_from_parts
-from pipeline.pack.tokenize.train_bpe import TokenizerError, _short_words, load_tokenizer, train_bpe
+from pipeline.pack.tokenize.tokenizer_file import TokenizerError, load_tokenizer
+from pipeline.pack.tokenize.train_bpe import _short_words, train_bpe
 from schemas.manifest import read_manifest
 from schemas.recipe import TokenizerOptions
 from tests.pack.corpus import Corpus, Doc, final_text, recipe, some_documents

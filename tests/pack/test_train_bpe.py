@@ -8,7 +8,8 @@ import pytest
 import tokenizers
 
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.train_bpe import TokenizerError, describe_tokenizer, load_tokenizer, train_bpe
+from pipeline.pack.tokenize.tokenizer_file import TokenizerError, describe_tokenizer, load_tokenizer
+from pipeline.pack.tokenize.train_bpe import train_bpe
 from schemas.recipe import TokenizerOptions
 
 TEXTS = [

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.pack.verify.verify import verify, verify_lines
 from schemas.arrow import FILES, SHARDS
+from schemas.dataset import open_dataset
 from schemas.generation import FileRef
-from schemas.manifest import commit, file_digest, files, read_files, read_manifest, read_shards
+from schemas.manifest import commit, file_digest, read_files, read_manifest, read_shards
 from tests.pack.corpus import Corpus, recipe, some_documents
 
 
@@ -74,7 +75,7 @@ def test_what_could_not_be_counted_is_not_told(dataset, place, said):
 
 @pytest.mark.parametrize("kind", ["shards", "ledger", "index"])
 def test_a_changed_byte_is_found_in_every_file(dataset, kind):
-    for uri in files(str(dataset), kind):
+    for uri in open_dataset(str(dataset)).files(kind):
         path = dataset / uri.removeprefix(f"{dataset}/")
         data = path.read_bytes()
         middle = len(data) // 2

@@ -1,31 +1,17 @@
-"""A small dataset written table by table, so that tests of its readers do not depend on its writers."""
+"""A small dataset of chosen records, with its work folder: what the report, explain and diff read."""
 
-import io
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.ingest.receipts import Receipt
+from pipeline.pack.files import arrow_bytes
 from schemas import arrow
-from schemas.generation import (
-    Digests,
-    EndOfText,
-    FileRef,
-    Funnel,
-    Group,
-    Manifest,
-    Part,
-    SourceFunnel,
-    SplitCount,
-    Tables,
-    Tokenizer,
-)
-from schemas.manifest import commit, named_by_content
+from schemas.generation import Part
 from schemas.recipe import canonical_json
+from tests.made_dataset import END_OF_TEXT, MadeDataset, doc_id
 
 PART_ROWS = 4
 SIGNALS = ["gopher.num_words", "gopher.mean_word_length", "language.score"]
@@ -36,16 +22,11 @@ rules: {gopher.too_few_words: 5, gopher.words_too_long: 9}
 """
 
 
-def identity(name: str) -> bytes:
-    """A doc_id."""
-    return xxhash.xxh3_128_digest(name.encode())
-
-
 def document(url: str | None, text: str | None = None, **fields: Any) -> dict[str, Any]:
     """One record: a kept document unless `rule` says otherwise."""
     words = len(text.split()) if text is not None else None
     row: dict[str, Any] = dict.fromkeys((*arrow.LEDGER.names, *arrow.document_schema(1, SIGNALS).names))
-    row |= {"doc_id": identity(url or ""), "record_id": f"urn:{url}", "url": url, "source": "web", "input": "a.warc.gz"}
+    row |= {"doc_id": doc_id(url or ""), "record_id": f"urn:{url}", "url": url, "source": "web", "input": "a.warc.gz"}
     row |= {"position": 0, "offset": 0, "status": 200, "mime": "text/html", "charset": "utf-8", "text": text}
     row |= {"kept": "rule" not in fields, "language": "en" if text else None, "num_words": words}
     if text is not None:
@@ -53,9 +34,7 @@ def document(url: str | None, text: str | None = None, **fields: Any) -> dict[st
         row |= {"gopher.num_words": float(len(text.split())), "gopher.mean_word_length": 4.0, "language.score": 0.9}
     if row["kept"]:
         row |= {
-            "num_tokens": words,
-            "shard": 0,
-            "row": 0,
+            "num_tokens": words or 1,
             "split": "train",
             "cluster": row["doc_id"],
             "cluster_size": 1,
@@ -67,88 +46,28 @@ def document(url: str | None, text: str | None = None, **fields: Any) -> dict[st
 
 def write_dataset(folder: Path, documents: list[dict[str, Any]], recipe: str = RECIPE, digest: str = "1") -> str:
     """The dataset's files and its work folder below `folder`; a source's documents lie in parts of four rows."""
-    sources = sorted({row["source"] for row in documents})
-    parts, groups, files = [], [], []
-    for number, source in enumerate(sources):
-        rows = [row for row in documents if row["source"] == source]
-        first = len(parts)
-        for start in range(0, len(rows), PART_ROWS):
-            parts.append(_write_part(folder / "work", len(parts), source, rows[start : start + PART_ROWS]))
-        path = f"ledger/g1-{number:05}-{source}.parquet"
-        files.append(_write(folder, path, _parquet(pa.Table.from_pylist(_only(rows, arrow.LEDGER), arrow.LEDGER))))
-        groups.append(
-            Group(generation=1, number=number, source=source, parts=[*range(first, len(parts))], **_fates(rows))
-        )
-    kept = [row for row in documents if row["kept"]]
-    numbered = [
-        (ledger, place, row)
-        for ledger, source in enumerate(sources)
-        for place, row in enumerate(row for row in documents if row["source"] == source)
-    ]
-    entries = [
-        {
-            "doc_id": row["doc_id"],
-            "shard": 0,
-            "row": 0,
-            "token_start": 0,
-            "num_tokens": row["num_tokens"],
-            "ledger": ledger,
-            "ledger_row": place,
-        }
-        for ledger, place, row in sorted(numbered, key=lambda item: item[2]["doc_id"])
-        if row["kept"]
-    ]
-    table = pa.Table.from_pylist(entries, arrow.INDEX_DOCUMENTS)
-    files.append(_write(folder, "index/documents/all-0.arrow", _ipc(table)))
-    urls = sorted(
-        (xxhash.xxh3_64_intdigest(row["url"].encode()), ledger, place) for ledger, place, row in numbered if row["url"]
-    )
-    columns = [
-        pa.array(column, kind) for column, kind in zip(zip(*urls, strict=True), arrow.INDEX_URLS.types, strict=True)
-    ]
-    files.append(_write(folder, "index/urls/all-0.arrow", _ipc(pa.table(columns, schema=arrow.INDEX_URLS))))
-    files.append(_write(folder, named_by_content("recipe", ".yaml", recipe.encode()).path, recipe.encode()))
-    tables = Tables(
-        shards=_table(folder, "manifest/g1-shards", ".arrow", _ipc(_shards(kept))),
-        files=_table(folder, "manifest/g1-files", ".parquet", _parquet(pa.Table.from_pylist(files, arrow.FILES))),
-        inputs=_table(folder, "manifest/g1-inputs", ".parquet", _parquet(_inputs(documents))),
-    )
+    dataset = MadeDataset(folder, sequence_lengths=[16])
     by_source = {
-        source: SourceFunnel(**_fates([row for row in documents if row["source"] == source])) for source in sources
+        source: [row for row in documents if row["source"] == source] for source in _values(documents, "source")
     }
-    manifest = Manifest(
-        generation=1,
-        name="handmade",
-        digests=Digests(generation=digest * 64, recipe="2" * 64, order="3" * 64, previous=None),
-        tokenizer=Tokenizer(
-            path="tokenizer-0.json",
-            sha256="4" * 64,
-            vocab_size=300,
-            token_type="uint16",
-            end_of_text=EndOfText(token="<|endoftext|>", id=0),
-            special_tokens={"<|endoftext|>": 0},
-            options={},
-        ),
-        parts=parts,
-        groups=groups,
-        funnel=Funnel(**_fates(documents), sources=by_source),
-        assets={},
-        decision="0",
-        code={"gristmill": "0"},
-        platform={"machine": "test"},
-        tables=tables,
-    )
-    commit(str(folder), 1, manifest.to_json())
-    return str(folder)
+    parts, number = {}, 0
+    for source, rows in by_source.items():
+        starts = range(0, len(rows), PART_ROWS)
+        cut = [rows[start : start + PART_ROWS] for start in starts]
+        parts[source] = [_write_part(folder / "work", number + place, source, each) for place, each in enumerate(cut)]
+        number += len(cut)
+        kept = [row for row in rows if row["kept"]]
+        for split in _values(kept, "split"):
+            inside = [row for row in kept if row["split"] == split]
+            tokens = [[1] * (row["num_tokens"] - 1) + [END_OF_TEXT] for row in inside]
+            dataset.add(source, tokens, split, names=[row["doc_id"] for row in inside])
+    options = {"parts": parts, "inputs": _inputs(documents), "recipe": recipe, "digest": digest * 64}
+    dataset.commit(by_source, **options)
+    return dataset.uri
 
 
-def _fates(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    kept = [row for row in rows if row["kept"]]
-    count = SplitCount(
-        documents=len(kept), bytes=sum(row["num_bytes"] for row in kept), tokens=sum(row["num_tokens"] for row in kept)
-    )
-    dropped = Counter(row["rule"] for row in rows if not row["kept"])
-    return {"records_read": len(rows), "kept": len(kept), "dropped": dict(dropped), "splits": {"train": count}}
+def _values(rows: list[dict[str, Any]], name: str) -> list[str]:
+    return sorted({row[name] for row in rows})
 
 
 def _only(rows: list[dict[str, Any]], schema: pa.Schema) -> list[dict[str, Any]]:
@@ -162,7 +81,7 @@ def _write_part(work: Path, number: int, source: str, rows: list[dict[str, Any]]
         row if row["stage"] in ("read", "extract") else row | dict.fromkeys(("stage", "rule", "value", "threshold"))
         for row in rows
     ]
-    data = _ipc(pa.Table.from_pylist(_only(early, schema), schema), rows=2)
+    data = arrow_bytes(schema, pa.Table.from_pylist(_only(early, schema), schema).to_batches(2))
     receipt = Receipt(
         key=f"k{number}",
         number=0,
@@ -183,32 +102,7 @@ def _write_part(work: Path, number: int, source: str, rows: list[dict[str, Any]]
     )
 
 
-def _shards(kept: list[dict[str, Any]]) -> pa.Table:
-    rows = []
-    for source, split in sorted({(row["source"], row["split"]) for row in kept}):
-        inside = [row for row in kept if (row["source"], row["split"]) == (source, split)]
-        rows.append(
-            {
-                "path": f"shards/g1-00000-{source}-{split}-0-0.arrow",
-                "bytes": 1,
-                "sha256": f"{len(rows):064}",
-                "rows": len(inside),
-                "tokens": sum(row["num_tokens"] for row in inside),
-                "text_bytes": sum(row["num_bytes"] for row in inside),
-                "source": source,
-                "tags": "{}",
-                "split": split,
-                "longest_document": 1,
-                "packed_rows": '{"16":3}',
-                "generation": 1,
-                "replaces": [],
-                "retired_in": None,
-            }
-        )
-    return pa.Table.from_pylist(rows, arrow.SHARDS)
-
-
-def _inputs(documents: list[dict[str, Any]]) -> pa.Table:
+def _inputs(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for source, name in sorted({(row["source"], row["input"]) for row in documents}):
         records = canonical_json(
@@ -227,31 +121,10 @@ def _inputs(documents: list[dict[str, Any]]) -> pa.Table:
                 "records": records,
             }
         )
-    return pa.Table.from_pylist(rows, arrow.INPUTS)
+    return rows
 
 
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, row_group_size=3)
-    return sink.getvalue()
-
-
-def _ipc(table: pa.Table, rows: int | None = None) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        for batch in table.to_batches(rows):
-            writer.write_batch(batch)
-    return sink.getvalue()
-
-
-def _write(folder: Path, path: str, data: bytes) -> dict[str, Any]:
+def _write(folder: Path, path: str, data: bytes) -> None:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
-    return {"path": path, "bytes": len(data), "sha256": "0" * 64}
-
-
-def _table(folder: Path, stem: str, suffix: str, data: bytes) -> FileRef:
-    ref = named_by_content(stem, suffix, data)
-    _write(folder, ref.path, data)
-    return ref

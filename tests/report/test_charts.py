@@ -13,8 +13,8 @@ def test_columns_of_lengths_have_two_an_octave() -> None:
 
 def test_the_length_chart_says_how_many_documents_each_column_holds() -> None:
     facts = Facts("x", 1, words_kept=Counter({3: 5}), words_dropped=Counter({-1: 2, 3: 1}))
-    says = re.findall("<g><title>(.*?)</title>", length_chart(facts))
-    assert says == [
+    labels = re.findall("<g><title>(.*?)</title>", length_chart(facts))
+    assert labels == [
         "0 to 0 words: 0 kept, 2 dropped",
         "1 to 1 words: 0 kept, 0 dropped",
         "2 to 2 words: 0 kept, 0 dropped",

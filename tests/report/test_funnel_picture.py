@@ -41,9 +41,9 @@ def test_both_drawings_are_well_formed_and_described_for_screen_readers() -> Non
     picture = funnel_picture(facts_with(7, Drop("read", "read.<b>", 2), Drop("exact", "exact.duplicate", 1)))
     figure = ElementTree.fromstring(picture)
     assert [drawing.get("class") for drawing in figure.findall("svg")] == ["funnel-wide", "funnel-narrow"]
-    says = [drawing.findtext("desc") for drawing in figure.findall("svg")]
+    labels = [drawing.findtext("desc") for drawing in figure.findall("svg")]
     assert (
-        says[0]
+        labels[0]
         == "Of 10 records read, 7 documents are kept. Reading: 2 dropped, 8 left. Exact copies: 1 dropped, 7 left."
     )
     assert "<b>" not in picture

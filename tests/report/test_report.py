@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.dataset import open_dataset, open_parts
+from pipeline.report.part_files import open_parts
 from pipeline.report.report import gather_facts, write_report
 from pipeline.report.report_data import Facts
-from tests.report.handmade import document, identity, write_dataset
+from schemas.dataset import open_dataset
+from tests.made_dataset import doc_id
+from tests.report.handmade import document, write_dataset
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\x00"
 DROPPED = {"kept": False, "num_tokens": None, "shard": None, "row": None, "split": None}
@@ -20,7 +22,7 @@ TEXT = "Debian is a free operating system that many people make together."
 
 def records() -> list[dict[str, Any]]:
     """Nine records of two sources with every kind of fate, and names that want to be markup."""
-    kept = identity("http://x/1")
+    kept = doc_id("http://x/1")
     twin = {"twin": kept, "duplicate_of": kept, "cluster": kept, "cluster_size": 3}
     return [
         document("http://x/1", TEXT, cluster_size=3, num_tokens=20),
@@ -70,7 +72,7 @@ def records() -> list[dict[str, Any]]:
             source="wet",
             record_id=None,
             position=77,
-            doc_id=identity("d"),
+            doc_id=doc_id("d"),
         ),
         document("http://x/7", TEXT + " Wet.", source="wet", input="b.wet.gz", num_tokens=21),
     ]
@@ -101,16 +103,16 @@ def test_every_record_is_counted_once_by_fate(tmp_path: Path) -> None:
     ]
     assert (sum(facts.words_kept.values()), sum(facts.words_dropped.values())) == (3, 4)
     assert [(entry.source, entry.split, entry.tokens, dict(entry.packed_rows)) for entry in facts.tokens_by] == [
-        ("web", "train", 20, {"16": 3}),
-        ("web", "validation", 10, {"16": 3}),
-        ("wet", "train", 21, {"16": 3}),
+        ("web", "train", 20, {"16": 2}),
+        ("web", "validation", 10, {"16": 1}),
+        ("wet", "train", 21, {"16": 2}),
     ]
     assert [(entry.source, entry.name, entry.rows, entry.kept) for entry in facts.inputs] == [
         ("web", "a.warc.gz", 6, 2),
         ("wet", "a.warc.gz", 2, 0),
         ("wet", "b.wet.gz", 1, 1),
     ]
-    assert facts.damaged == 1
+    assert facts.corrupt == 1
     assert facts.damage[0][0].place == "a.warc.gz at 77"
 
 
@@ -124,7 +126,7 @@ def test_a_rule_is_credited_with_what_it_would_drop_alone(tmp_path: Path) -> Non
 
 def test_rules_that_dropped_nothing_are_listed_in_the_order_of_testing(tmp_path: Path) -> None:
     facts = gathered(tmp_path, records()[:1])
-    assert [(drop.rule, drop.count, drop.alone, drop.says) for drop in facts.drops] == [
+    assert [(drop.rule, drop.count, drop.alone, drop.label) for drop in facts.drops] == [
         ("gopher.too_few_words", 0, 0, "gopher.num_words at least 5"),
         ("gopher.words_too_long", 0, 0, "gopher.mean_word_length at most 9"),
     ]
@@ -138,12 +140,12 @@ def test_clusters_show_what_the_kept_document_stands_for(tmp_path: Path) -> None
     assert cluster.size == 3
     assert cluster.kept is not None
     assert cluster.kept.url == "http://x/1"
-    assert sorted((twin.url, rule) for twin, rule in cluster.twins) == [
+    assert sorted((other.url, rule) for other, rule in cluster.duplicates) == [
         ("http://x/2", "near.duplicate"),
         ("http://x/3", "exact.duplicate"),
     ]
     (pair,) = facts.pairs
-    assert (pair.dropped.text, pair.twin.text) == (TEXT + " Yes.", TEXT)
+    assert (pair.dropped.text, pair.nearest.text) == (TEXT + " Yes.", TEXT)
 
 
 def test_samples_are_the_smallest_ids_of_their_rule_wherever_they_stand(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ NUM_KEYS = 4
 
 
 class PackTask(beam.DoFn):
-    """Yield a task's numbers, packed many to an element by key, and tell which process did it."""
+    """Yield a task's numbers, packed many to an element by key, and record which process did it."""
 
     def __init__(self, output: str, seconds: float) -> None:
         self._output, self._seconds = output, seconds

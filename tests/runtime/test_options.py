@@ -1,4 +1,4 @@
-"""Which runner a command line means, and what it is told when it means none."""
+"""Which runner a command line means, and the message when it means none."""
 
 import json
 import os

@@ -35,15 +35,15 @@ def shown(stream: io.StringIO, wanted: str) -> None:
 
 def test_workers_sums_are_added_up(tmp_path: Path) -> None:
     stream = io.StringIO()
-    with ProgressLine(str(tmp_path), "ingest", 4_000_000, 4, stream):
+    with ProgressLine(str(tmp_path), "ingest", 4 << 20, 4, stream):
         for _ in range(2):
-            thread = threading.Thread(target=lambda: Reporter(str(tmp_path)).add("ingest", items=1, bytes=1_000_000))
+            thread = threading.Thread(target=lambda: Reporter(str(tmp_path)).add("ingest", items=1, bytes=1 << 20))
             thread.start()
             thread.join()
-        Reporter(str(tmp_path)).add("pack", items=1, bytes=4_000_000)
-        Reporter(str(tmp_path)).add("ingest", bytes=1_000_000)
+        Reporter(str(tmp_path)).add("pack", items=1, bytes=4 << 20)
+        Reporter(str(tmp_path)).add("ingest", bytes=1 << 20)
         Reporter(str(tmp_path)).add("ingest", items=1)
-        shown(stream, "ingest   75 %   3.0 of 4.0 MB   3 of 4 parts")
+        shown(stream, "ingest   75 %   3.0 of 4.0 MB   3 of 4 tasks")
     assert all(line.startswith("ingest") for line in stream.getvalue().splitlines())
 
 
@@ -92,13 +92,13 @@ def test_nothing_it_meets_is_an_error(tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (
-            ((3_100_000_000, 7_400_000_000), (12, 40), 85e6, 1210.4),
-            "ingest   42 %   3.1 of 7.4 GB   12 of 40 parts   85.0 MB/s   1,210 records/s   51 s left",
+            ((31 << 30, 74 << 30), (12, 40), 85 << 20, 1210.4),
+            "ingest   42 %   31.0 of 74.0 GB   12 of 40 tasks   85.0 MB/s   1,210 records/s   9 min left",
         ),
-        (((0, 900), (0, 1), 0.0, 0.0), "ingest    0 %   0.0 of 0.9 kB   0 of 1 part"),
-        (((2000, 900), (1, 1), 0.0, 0.0), "ingest  100 %   0.9 of 0.9 kB   1 of 1 part"),
-        (((0, 0), (1, 4), 0.0, 0.0), "ingest   25 %   1 of 4 parts"),
-        (((10**9, 10**12), (0, 9), 1e6, 0.0), "ingest    0 %   0.0 of 1.0 TB   0 of 9 parts   1.0 MB/s   277.5 h left"),
+        (((0, 900), (0, 1), 0.0, 0.0), "ingest    0 %   0.0 of 0.9 kB   0 of 1 task"),
+        (((2000, 900), (1, 1), 0.0, 0.0), "ingest  100 %   0.9 of 0.9 kB   1 of 1 task"),
+        (((0, 0), (1, 4), 0.0, 0.0), "ingest   25 %   1 of 4 tasks"),
+        (((1 << 30, 1 << 40), (0, 0), 1 << 20, 0.0), "ingest    0 %   0.0 of 1.0 TB   1.0 MB/s   291.0 h left"),
     ],
 )
 def test_the_line_says_how_much_how_fast_and_what_is_left(arguments: tuple, text: str) -> None:

@@ -105,7 +105,7 @@ def test_readers_probe_beyond_a_hint_that_is_old_wrong_or_missing(tmp_path, hint
 
 
 def test_what_is_no_dataset_is_said_so(tmp_path):
-    with pytest.raises(DatasetError, match=r"no dataset there \(manifest/g1.json is missing\)"):
+    with pytest.raises(DatasetError, match=r"no dataset there \(it has no manifest/g1.json\): check the path"):
         read_manifest(str(tmp_path))
     commit(str(tmp_path), 1, manifest().to_json())
     with pytest.raises(DatasetError, match="no generation 5; the newest is 1"):

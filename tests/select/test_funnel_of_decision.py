@@ -53,7 +53,7 @@ def test_the_lines_say_every_rule_and_what_is_left():
 
 def close(folder, rows, *summaries):
     recipe = make_recipe(rules={"gopher.too_few_words": 5}).model_dump_json()
-    decision = Decision(str(folder), recipe, rows, None, None, None)
+    decision = Decision(str(folder), recipe, rows, (), (), None, None, None)
     return list(CloseDecision(decision).process((0, [json.dumps(one).encode() for one in summaries])))
 
 

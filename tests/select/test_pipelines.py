@@ -54,6 +54,8 @@ class Groupings(PipelineVisitor):
 
 def pipelines_of(**changes):
     decision = Decision(
+        rules=(),
+        failed=(),
         root="/nowhere",
         recipe_json=make_recipe(near={"verify": "exact"}).model_dump_json(),
         rows=3000,

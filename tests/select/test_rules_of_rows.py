@@ -3,10 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.measure.registry import resolve_rules
 from pipeline.select.columns import Parts
 from pipeline.select.exact.record_identity import IDENTITIES
 from pipeline.select.rules import judge, reasons
+from tests.measure.measuring import registry
 from tests.select.made_parts import make_recipe, write_part
 
 NONE = pa.Table.from_batches([], IDENTITIES)
@@ -15,7 +15,7 @@ NONE = pa.Table.from_batches([], IDENTITIES)
 def judged(folder, rows, rules):
     """(rule, value, threshold) of each row; None: passed."""
     part = write_part(folder, 0, rows)
-    resolved = resolve_rules(make_recipe(rules=rules).rules)
+    resolved = registry().resolve_rules(make_recipe(rules=rules).rules)
     found = judge(Parts([part]).open(0), NONE, resolved)
     names = [*(rule for _, rule in reasons(resolved)), None]
     assert (found.reason == -1).tolist() == found.passed.tolist()

@@ -10,12 +10,12 @@ from pipeline.text.utf8 import (
     JOINER,
     LETTER,
     LINE_END,
-    LOWER,
+    LOWER_OR_UNCASED,
     SPACE,
     SYMBOL,
     TABLE,
     TERMINAL,
-    UPPER,
+    UPPER_OR_UNCASED,
     WORD,
     decode,
 )
@@ -50,10 +50,10 @@ def test_each_class_has_its_characters():
         assert flags(char) & SYMBOL, char
     assert not flags(",") & TERMINAL
     assert not flags("•") & SYMBOL  # datatrove holds a bullet for a word
-    assert flags("A") & UPPER
-    assert not flags("A") & LOWER
-    assert flags("漢") & UPPER
-    assert flags("漢") & LOWER
+    assert flags("A") & UPPER_OR_UNCASED
+    assert not flags("A") & LOWER_OR_UNCASED
+    assert flags("漢") & UPPER_OR_UNCASED
+    assert flags("漢") & LOWER_OR_UNCASED
 
 
 def test_every_code_point_of_the_shipped_version_is_classed_as_unicode_says():

@@ -34,8 +34,9 @@ def tokenize(text: str) -> tuple[list[str], list[int]]:
     begins = [i for i in range(size) if flags[i] & CUT]
     with np.errstate(over="ignore"):
         num_tokens = word_tokenizer.collect_tokens(points, flags, size, hashes, lengths, kinds)
-    found = [text[begin : begin + length] for begin, length in zip(begins, lengths[:num_tokens], strict=True)]
-    assert "".join(found) == "".join(char for i, char in enumerate(text) if not flags[i] & SPACE)
+    lined = "".join(map(chr, points[:size]))
+    found = [lined[begin : begin + length] for begin, length in zip(begins, lengths[:num_tokens], strict=True)]
+    assert "".join(found) == "".join(char for i, char in enumerate(lined) if not flags[i] & SPACE)
     return found, kinds[:num_tokens].tolist()
 
 

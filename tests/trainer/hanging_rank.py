@@ -47,7 +47,7 @@ def main() -> None:
 
         if rank == 0:  # as torchrun's agent would
             host = TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True, wait_for_workers=False)
-        store = connect_store()
+        store = connect_store(("127.0.0.1", int(os.environ["MASTER_PORT"])))
     else:
         store = FolderStore(Path(folder) / "store")
     watchdog = Watchdog(seconds, folder, rank, world, store)
@@ -55,8 +55,8 @@ def main() -> None:
     sys.stdin.readline()
     for step in range(2):
         for phase in ("data", "forward", "backward", "optimizer"):
-            watchdog.beat(step, phase)
-    watchdog.beat(2, "data")
+            watchdog.heartbeat(step, phase)
+    watchdog.heartbeat(2, "data")
     if rank == 1 and kind == "data":
         load_a_batch_that_never_comes()
     if rank == 1:
@@ -67,14 +67,14 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "fine":
         for step in range(3, 15):
-            watchdog.beat(step, "data")
+            watchdog.heartbeat(step, "data")
             time.sleep(seconds / 4)
         watchdog.close()
         print("done", flush=True)
         sys.stdin.readline()
         return
     for phase in ("forward", "backward"):
-        watchdog.beat(2, phase)
+        watchdog.heartbeat(2, phase)
     time.sleep(600)  # the others wait in a collective call
     del host
 

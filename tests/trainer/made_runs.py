@@ -42,7 +42,7 @@ def rows_of(order: Order, batch: Batch) -> list[tuple[bytes, int, bool, int, byt
     """A batch as the slow reference gives it."""
     names = [order.shards.sources[source].encode() for source in batch.source_G]
     digests = [order.shards.sha256_N[shard].tobytes() for shard in batch.shard_G]
-    columns = (batch.epoch_G.tolist(), (~batch.leftover_G).tolist(), batch.place_G.tolist())
+    columns = (batch.epoch_G.tolist(), (~batch.carried_G).tolist(), batch.place_G.tolist())
     return list(zip(names, *columns, digests, batch.row_G.tolist(), strict=True))
 
 

@@ -20,11 +20,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
 
 from trainer.build import tensors_of
 from trainer.config import OptimizerOptions, Parallel
-from trainer.distributed.parallelize import World, parallelize
+from trainer.distributed.mesh import World, make_mesh
+from trainer.distributed.parallelize import parallelize
 from trainer.model.transformer import ModelConfig, Transformer
 from trainer.optim.optimizers import Optimizers, build_optimizers, clip_by_global_norm
 
@@ -43,8 +43,7 @@ def made_world(rank: int, size: int, meeting: Path, replicas: int = 1) -> Iterat
     store = dist.FileStore(str(meeting), size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     try:
-        shape = (replicas, size // replicas) if replicas > 1 else (size,)
-        mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
+        mesh = make_mesh("cpu", replicas, size)
         control = dist.new_group(backend="gloo")
         assert control is not None
         yield World(rank, size, rank, size, torch.device("cpu"), mesh, control)

@@ -16,7 +16,7 @@ MASK = 2**64 - 1
 G = 0x9E3779B97F4A7C15
 M = 65_536
 
-Row = tuple[bytes, int, bool, int, bytes, int]  # name, epoch, leftover, place, sha256, row
+Row = tuple[bytes, int, bool, int, bytes, int]  # name, epoch, carry_over, place, sha256, row
 
 
 @dataclass
@@ -97,18 +97,18 @@ class SlowSource:
         self.epoch, self.cut = 0, -1
         self.samples = 0
         self.shards: dict[bytes, int] = {}
-        self.leftover: list[tuple[int, bytes, int]] = []
+        self.carry_over: list[tuple[int, bytes, int]] = []
         self.pool: list[bytes] = []
-        self.todo: list[tuple[bool, int, tuple[int, bytes, int]]] | None = None  # (leftover, window, row)
+        self.todo: list[tuple[bool, int, tuple[int, bytes, int]]] | None = None  # (carry_over, window, row)
         self.begun: set[bytes] = set()
         self.counted = 0  # rows of the epoch that are read, left out or retired
-        self.last: int | None = None  # window of the last row taken; -1: the leftover
+        self.last: int | None = None  # window of the last row taken; -1: the carry_over
 
     def remaining(self) -> int:
-        return len(self.leftover) + sum(self.shards[s] for s in self.pool) if self.todo is None else len(self.todo)
+        return len(self.carry_over) + sum(self.shards[s] for s in self.pool) if self.todo is None else len(self.todo)
 
     def start_epoch(self, epoch: int) -> None:
-        self.epoch, self.cut, self.leftover, self.pool, self.todo = epoch, -1, [], list(self.shards), None
+        self.epoch, self.cut, self.carry_over, self.pool, self.todo = epoch, -1, [], list(self.shards), None
         self.begun, self.counted, self.last = set(), 0, None
 
     def lay_out(self, weight: Fraction) -> None:
@@ -117,8 +117,8 @@ class SlowSource:
         order = sorted(self.pool, key=lambda sha: (mix64(int.from_bytes(sha[:8], "little") ^ k), sha))
         n = len(order)
         num_windows = math.ceil(n / max(4, math.floor(64 * weight + Fraction(1, 2))))
-        self.todo = [(True, -1, row) for row in self.leftover]
-        self.windows = {-1: list(dict.fromkeys(sha for _, sha, _ in self.leftover))}
+        self.todo = [(True, -1, row) for row in self.carry_over]
+        self.windows = {-1: list(dict.fromkeys(sha for _, sha, _ in self.carry_over))}
         for w in range(num_windows):
             first, last = w * n // num_windows, (w + 1) * n // num_windows
             rows = [
@@ -133,14 +133,14 @@ class SlowSource:
             self.start_epoch(self.epoch + 1)
         if self.todo is None:
             self.lay_out(weight)
-        leftover, self.last, (place, sha, row) = self.todo.pop(0)
-        if not leftover:
+        carry_over, self.last, (place, sha, row) = self.todo.pop(0)
+        if not carry_over:
             self.begun |= set(self.windows[self.last])
         self.samples += 1
         self.counted += 1
-        return self.name.encode(), self.epoch, not leftover, place, sha, row
+        return self.name.encode(), self.epoch, not carry_over, place, sha, row
 
-    def recut(
+    def rewindow(
         self, batch: int, shards: dict[bytes, int], same_cut: bool, replaces: dict[bytes, tuple[bytes, ...]]
     ) -> None:
         old_remaining = self.remaining()
@@ -151,14 +151,14 @@ class SlowSource:
         if not self.begun:
             return self.start_epoch(self.epoch)
         if self.todo is None:  # nothing was taken since the last cut
-            running, ahead = self.leftover, list(self.pool)
+            running, ahead = self.carry_over, list(self.pool)
         else:
             running = [row for _, w, row in self.todo if w == self.last]
             ahead = [sha for w, window in self.windows.items() if w > self.last for sha in window]
-        self.leftover = [row for row in running if row[1] in shards] if same_cut else []
+        self.carry_over = [row for row in running if row[1] in shards] if same_cut else []
         self.pool = [sha for sha in shards if sha not in self.begun and not stands_for(sha, self.begun, replaces)]
-        kept_rows = len(self.leftover) + sum(before[sha] for sha in ahead if sha in shards)
-        if not self.leftover and not self.pool:
+        kept_rows = len(self.carry_over) + sum(before[sha] for sha in ahead if sha in shards)
+        if not self.carry_over and not self.pool:
             return self.start_epoch(self.epoch + 1)
         self.counted += old_remaining - kept_rows
         self.cut, self.todo, self.last = batch, None, None
@@ -182,7 +182,7 @@ def stands_for(sha: bytes, begun: set[bytes], replaces: dict[bytes, tuple[bytes,
 
 
 def slow_run(seed: int, phases: list[SlowPhase], batches: int) -> Iterator[list[Row]]:
-    """Batches as lists of (name, epoch, re-cut or whole, place, sha256, row); ends where the run does."""
+    """Batches as lists of (name, epoch, re-window or whole, place, sha256, row); ends where the run does."""
     names = sorted({name for phase in phases for name in phase.shards}, key=str.encode)
     sources = {name: SlowSource(seed, name) for name in names}
     replaces: dict[bytes, tuple[bytes, ...]] = {}
@@ -195,7 +195,7 @@ def slow_run(seed: int, phases: list[SlowPhase], batches: int) -> Iterator[list[
             if batch == 0 or (before.cut, before.generation) != (phase.cut, phase.generation):
                 for name, source in sources.items():
                     rows = {sha: n for sha, n in phase.shards.get(name, {}).items() if n}
-                    source.recut(batch, rows, before.cut == phase.cut, replaces)
+                    source.rewindow(batch, rows, before.cut == phase.cut, replaces)
             active = sorted(phase.weights, key=str.encode)
             quotas = quotas_of({name: phase.weight(name) for name in active})
             mixed = mixture(seed, batch, quotas)

@@ -19,14 +19,15 @@ import pytest
 
 from schemas.manifest import DatasetError
 from schemas.storage import StorageError
+from tests.made_dataset import MadeDataset, made
 from tests.servers import ROOT, RangeHandler
 from tests.trainer.cache_rank import digest, stream_of
-from tests.trainer.made_dataset import MadeDataset, made
 from trainer.data.cache import smallest_cache
-from trainer.data.cache_quota import OVERHEAD_BYTES, space_of
+from trainer.data.cache_quota import OVERHEAD_BYTES, disk_bytes
+from trainer.data.shard_files import ShardFiles
 from trainer.data.shard_rows import IGNORED
 from trainer.data.token_stream import TokenStream, one_phase
-from trainer.dataset import ShardFiles, open_dataset
+from trainer.data.train_split import open_train_split
 from trainer.order.batch_order import Order
 
 SHARDS = 150  # windows of 64 at most, so three of 50
@@ -98,7 +99,7 @@ def local(data: MadeDataset) -> dict[int, str]:
 
 def smallest(data: MadeDataset) -> int:
     """The smallest limit, were the dataset remote."""
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     phase = one_phase([dataset], sequence_length=64, global_batch=48)
     order = Order(3, [phase])
     files = ShardFiles(order.shards, [dataset])
@@ -166,7 +167,7 @@ def test_two_epochs_from_s3_stay_below_the_smallest_limit(
         stream = stream_of(f"{bucket}/data", str(cache), limit, **settings)
         assert batches_of(stream) == local
     assert limit - OVERHEAD_BYTES <= most() <= tight(limit)
-    assert most() < sum(space_of(shard.row["bytes"]) for shard in data.shards)  # so there were evictions
+    assert most() < sum(disk_bytes(shard.row["bytes"]) for shard in data.shards)  # so there were evictions
     assert not set(os.listdir("/dev/shm") if shared else ()) - shared
 
 
@@ -254,7 +255,7 @@ def test_damage_on_the_way_is_found_and_cured(
     assert stream.lost() == {}
     for n in range(len(SPOILS)):
         assert web.tries[path_of(data, 11 * n)] >= 2 + n % 2
-    assert list((tmp_path / "cache" / "arriving").iterdir()) == []
+    assert list((tmp_path / "cache" / "downloading").iterdir()) == []
 
 
 @pytest.mark.parametrize("spoil", [error_page, error_page_of_that_size])
@@ -275,7 +276,7 @@ def test_a_shard_that_stays_bad_may_be_skipped_and_is_recorded(
     stream = stream_of(web.uri, str(tmp_path), 64 << 20, **settings)
     first = None
     for batch in stream:
-        of_it = [stream.order.shards.sha256_N[s].tobytes() == data.sha256(20) for s in batch.rows.shard_G]
+        of_it = [stream.order.shards.sha256_N[s].tobytes() == data.sha256(20) for s in batch.samples.shard_G]
         assert [(targets == IGNORED).all().item() for targets in batch.targets_BT] == of_it
         if any(of_it):
             first = batch.batch if first is None else first
@@ -356,7 +357,7 @@ def test_another_rank_takes_over_from_a_killed_fetcher(
         assert batches_of(stream) == {b: local[b] for b in range(EPOCH)}
     assert found == [f"0 {local[0]}\n"]
     assert most() <= tight(limit)
-    assert list((cache / "arriving").iterdir()) == []
+    assert list((cache / "downloading").iterdir()) == []
     assert list((cache / "readers").iterdir()) == []
 
 
@@ -398,8 +399,8 @@ def test_what_killed_runs_left_is_checked_and_used_again(
     assert len(left) > 10
     left[0].write_bytes(flipped(left[0].read_bytes()))
     left[1].write_bytes(b"")
-    (cache / "arriving").mkdir(exist_ok=True)
-    (cache / "arriving" / left[2].name).write_bytes(b"half a file")
+    (cache / "downloading").mkdir(exist_ok=True)
+    (cache / "downloading" / left[2].name).write_bytes(b"half a file")
     web.fetched.clear()
     stream = stream_of(web.uri, str(cache), limit, max_epochs={"web": 1}, start_batch=1, **SETTINGS)
     assert batches_of(stream) == {b: local[b] for b in range(1, EPOCH)}

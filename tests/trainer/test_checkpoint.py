@@ -22,7 +22,7 @@ from tests.trainer.made_world import differences, made_world, on_ranks, small_tr
 from trainer.build import tensors_of
 from trainer.checkpoint import layout
 from trainer.checkpoint.checkpointer import CheckpointError, Checkpoints, Saved, find_checkpoints, newest_extra
-from trainer.distributed.parallelize import World
+from trainer.distributed.mesh import World
 
 EXTRA = {"step": 3, "spikes": {"loss": [1.1, 0.1 + 0.2]}, "digest": "00"}
 
@@ -46,12 +46,12 @@ def save(checkpoints: Checkpoints, step: int) -> str:
 
 
 def loaded(uri: "Path | str", **options: Any) -> tuple[int, float, list[str]]:
-    """(step of the state, number in the tensors, what was passed over) of the newest sound checkpoint."""
+    """(step of the state, number in the tensors, what was skipped) of the newest valid checkpoint."""
     tensors = numbers(-1)
     found = Checkpoints(str(uri)).load_newest(tensors, **options)
     assert found is not None
     assert tensors["optimizer.a.step"] == tensors["model.a"][999]
-    return found.extra["step"], tensors["model.a"][0].item(), list(found.passed_over)
+    return found.extra["step"], tensors["model.a"][0].item(), list(found.skipped)
 
 
 def steps_at(uri: "Path | str") -> list[int]:
@@ -77,7 +77,7 @@ def test_what_is_loaded_is_bit_equal_and_the_run_goes_on_as_if_never_stopped(
     model, optimizers = small_training(alone, kind, seed=2)
     found = Checkpoints(str(tmp_path / "c")).load_newest(tensors_of(model, optimizers))
     assert found is not None
-    assert (found.step, found.world, found.extra, found.passed_over) == (3, 1, EXTRA, [])
+    assert (found.step, found.world, found.extra, found.skipped) == (3, 1, EXTRA, [])
     assert differences(before, state_of(model, optimizers)) == []
     assert train_steps(alone, model, optimizers, range(3, 6)) == after
 
@@ -179,26 +179,26 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGE)
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_and_told(
+def test_a_corrupt_checkpoint_is_skipped_for_the_one_before_and_reported(
     alone: World, tmp_path: Path, damage: Callable[[Path], object], reason: str
 ) -> None:
     checkpoints = Checkpoints(str(tmp_path / "c"))
     save(checkpoints, 1)
     newest = save(checkpoints, 2)
     damage(Path(newest))
-    step, number, passed_over = loaded(tmp_path / "c")
+    step, number, skipped = loaded(tmp_path / "c")
     assert (step, number) == (1, 1.0)
-    assert len(passed_over) == 1
-    assert passed_over[0].startswith(f"{newest}: {reason}")
+    assert len(skipped) == 1
+    assert skipped[0].startswith(f"{newest}: {reason}")
 
 
 def test_only_damaged_checkpoints_stop_the_run_instead_of_beginning_anew(alone: World, tmp_path: Path) -> None:
     flip(Path(save(Checkpoints(str(tmp_path / "c")), 1)))
-    with pytest.raises(CheckpointError, match=r"no checkpoint is sound: .*another digest.*choose another output"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint is valid: .*another digest.*choose another output"):
         loaded(tmp_path / "c")
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused_and_not_passed_over(alone: World, tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_is_refused_and_not_skipped(alone: World, tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path / "c"))
     save(checkpoints, 1)
     newest = save(checkpoints, 2)
@@ -282,14 +282,14 @@ def test_a_failure_to_delete_old_ones_does_not_touch_the_new_one(
     assert loaded(tmp_path / "c") == (2, 2.0, [])
 
 
-def test_a_sweep_deletes_what_was_left_unfinished_and_nothing_else(alone: World, tmp_path: Path) -> None:
+def test_a_clean_up_deletes_what_was_left_unfinished_and_nothing_else(alone: World, tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path / "c"), staging=str(tmp_path / "staging"))
     save(checkpoints, 1)
     half = Path(save(checkpoints, 2))
     (half / "complete.json").unlink()
     (half / ".__0_1.distcp.123.unfinished").write_bytes(b"x")
     (tmp_path / "c" / "notes.txt").write_text("kept")
-    checkpoints.sweep()
+    checkpoints.clean_up()
     assert sorted(path.name[:13] for path in (tmp_path / "c").iterdir()) == ["notes.txt", "step-00000001"]
 
 
@@ -399,7 +399,7 @@ def saving_for_ever(world: World, folder: str, ready: Any) -> None:
     found = checkpoints.load_newest(tensors)
     step = found.step if found else 0
     assert all(bool((each == step).all()) for each in tensors.values())
-    checkpoints.sweep()
+    checkpoints.clean_up()
     ready.send("ready")
     while True:
         step += 1
@@ -422,7 +422,7 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_what_it_left_is_swept
             process.join()
         tensors = big(-1)
         found = Checkpoints(str(tmp_path / "c")).load_newest(tensors)
-        assert found is None or found.passed_over == []
+        assert found is None or found.skipped == []
         step = found.step if found else 0
         if found:
             assert [each.unique().tolist() for each in tensors.values()] == [[step], [step]]
@@ -432,7 +432,7 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_what_it_left_is_swept
     assert before > 5
     # Kills between a commit and the deletion of old ones leave more than two, until a save is left alone.
     checkpoints = Checkpoints(str(tmp_path / "c"), keep_last=2)
-    checkpoints.sweep()
+    checkpoints.clean_up()
     checkpoints.save(before + 1, big(before + 1), {"step": before + 1})
     checkpoints.wait()
     assert len(list((tmp_path / "c").iterdir())) == len(steps_at(tmp_path / "c")) == 2
@@ -460,12 +460,12 @@ def test_a_bucket_holds_checkpoints_as_a_folder_does(alone: World, tmp_path: Pat
     found = checkpoints.load_newest(tensors)
     assert found is not None
     assert (found.step, tensors["model.a"][0].item()) == (2, 2.0)
-    assert "__0_0.distcp has " in found.passed_over[0]
+    assert "__0_0.distcp has " in found.skipped[0]
 
     storage.write(f"{uri}/step-00000009-0/__0_0.distcp", b"left by a killed run")
     (left,) = (tmp_path / "staging").iterdir()
     (left / "step-00000009-0").mkdir()
-    checkpoints.sweep()
+    checkpoints.clean_up()
     assert not any("step-00000009" in file.uri for file in storage.list_files(uri))
     assert list(left.iterdir()) == []
 

@@ -8,8 +8,9 @@ import pytest
 
 from schemas.manifest import DatasetError
 from schemas.packing import packed_rows
-from tests.trainer.made_dataset import made, some_documents
-from trainer.dataset import ShardFiles, open_dataset
+from tests.made_dataset import made, some_documents
+from trainer.data.shard_files import ShardFiles
+from trainer.data.train_split import open_train_split
 from trainer.order.batch_order import Order, Phase
 
 
@@ -17,7 +18,7 @@ def test_a_dataset_opens_as_columns_of_its_train_shards(tmp_path: Path) -> None:
     data = made(tmp_path, {"wiki": [50], "web": [100, 90]}, sequence_lengths=[16])
     data.add("web", some_documents(70, seed=3), split="validation")
     data.commit()
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     assert (dataset.generation, dataset.vocab_size, dataset.end_of_text) == (2, 1000, 0)
     assert dataset.shards.sources == ("web", "wiki")
     assert dataset.shards.source_N.tolist() == [1, 0, 0]
@@ -33,36 +34,36 @@ def test_an_older_generation_has_the_shards_that_were_in_use_then(tmp_path: Path
     data = made(tmp_path, {"web": [100, 90]})
     data.add("web", some_documents(80, seed=8), replaces=[0])
     data.commit()
-    assert open_dataset(data.uri, 1).shards.tokens_N.tolist() == [100, 90]
-    newest = open_dataset(data.uri)
+    assert open_train_split(data.uri, 1).shards.tokens_N.tolist() == [100, 90]
+    newest = open_train_split(data.uri)
     assert newest.shards.tokens_N.tolist() == [90, 80]
     assert newest.shards.replaces == {data.sha256(2): (data.sha256(0),)}
 
 
 def test_a_named_dataset_puts_its_name_before_its_sources(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [100], "a": [90]})
-    assert open_dataset(data.uri, name="crawl").shards.sources == ("crawl:a", "crawl:web")
+    assert open_train_split(data.uri, name="crawl").shards.sources == ("crawl:a", "crawl:web")
 
 
 def test_what_is_no_dataset_is_refused_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset there"):
-        open_dataset(str(tmp_path / "nowhere"))
+        open_train_split(str(tmp_path / "nowhere"))
     data = made(tmp_path / "data", {"web": [100]})
     with pytest.raises(DatasetError, match="no generation 4; the newest is 1"):
-        open_dataset(data.uri, 4)
+        open_train_split(data.uri, 4)
     manifest = tmp_path / "data" / "manifest" / "g1.json"
     text = manifest.read_text()
     manifest.write_text(json.dumps(json.loads(text) | {"version": 99}))
     with pytest.raises(DatasetError, match="manifest version 99"):
-        open_dataset(data.uri)
+        open_train_split(data.uri)
     manifest.write_text(text)
     table = next((tmp_path / "data" / "manifest").glob("g1-shards-*"))
     table.write_bytes(table.read_bytes()[:-1])
     with pytest.raises(DatasetError, match=r"g1-shards-.* has sha256"):
-        open_dataset(data.uri)
+        open_train_split(data.uri)
     table.unlink()
     with pytest.raises(DatasetError, match=r"g1-shards-.*arrow is missing; the dataset is not complete"):
-        open_dataset(data.uri)
+        open_train_split(data.uri)
 
 
 def test_a_dataset_of_validation_shards_alone_is_refused(tmp_path: Path) -> None:
@@ -70,15 +71,15 @@ def test_a_dataset_of_validation_shards_alone_is_refused(tmp_path: Path) -> None
     data.add("web", some_documents(70, seed=3), split="validation")
     data.commit()
     with pytest.raises(DatasetError, match="generation 2 has no shard of split train"):
-        open_dataset(data.uri)
+        open_train_split(data.uri)
 
 
 def test_local_shards_that_are_missing_or_cut_short_are_named(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [100, 90, 80]})
-    assert open_dataset(data.uri).faults == {}
+    assert open_train_split(data.uri).faults == {}
     data.path(1).write_bytes(data.path(1).read_bytes()[:-1])
     data.path(2).unlink()
-    faults = open_dataset(data.uri).faults
+    faults = open_train_split(data.uri).faults
     size = data.shards[1].row["bytes"]
     assert sorted(faults) == [1, 2]
     assert f"{data.path(1)} has {size - 1:,} bytes, the manifest says {size:,}" in faults[1]
@@ -92,10 +93,10 @@ def phase_of(*datasets: object, start: int = 0, weights: dict[str, str]) -> Phas
 
 def test_every_shard_of_a_run_finds_its_file_whichever_generation_it_is_of(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [100, 90]})
-    first = open_dataset(data.uri)
+    first = open_train_split(data.uri)
     data.add("web", some_documents(80, seed=8), replaces=[0])
     data.commit()
-    second = open_dataset(data.uri)
+    second = open_train_split(data.uri)
     weights = {"web": "1"}
     order = Order(0, [phase_of(first, weights=weights), phase_of(second, start=3, weights=weights)])
     files = ShardFiles(order.shards, [first, second])
@@ -108,10 +109,10 @@ def test_every_shard_of_a_run_finds_its_file_whichever_generation_it_is_of(tmp_p
 
 def test_a_shard_of_a_dataset_that_was_not_given_is_refused(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [100, 90]})
-    first = open_dataset(data.uri)
+    first = open_train_split(data.uri)
     data.add("web", some_documents(80, seed=8))
     data.commit()
-    order = Order(0, [phase_of(open_dataset(data.uri), weights={"web": "1"})])
+    order = Order(0, [phase_of(open_train_split(data.uri), weights={"web": "1"})])
     with pytest.raises(ValueError, match=f"shard {data.sha256(2).hex()} of source 'web' is in the phases"):
         ShardFiles(order.shards, [first])
 
@@ -119,7 +120,7 @@ def test_a_shard_of_a_dataset_that_was_not_given_is_refused(tmp_path: Path) -> N
 def test_the_tokenizer_is_held_against_its_digest(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [100]})
     with pytest.raises(DatasetError, match=r"tokenizer.json is missing"):
-        _ = open_dataset(data.uri).tokenizer
+        _ = open_train_split(data.uri).tokenizer
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     with pytest.raises(DatasetError, match=r"tokenizer.json has sha256 44136fa"):
-        _ = open_dataset(data.uri).tokenizer
+        _ = open_train_split(data.uri).tokenizer

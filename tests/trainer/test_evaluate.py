@@ -14,10 +14,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
-from schemas.manifest import DatasetError, read_manifest
-from tests.trainer.made_dataset import MadeDataset, some_documents
+from schemas.dataset import DatasetError, open_dataset
+from tests.made_dataset import MadeDataset, some_documents
 from trainer.config import Parallel
-from trainer.distributed.parallelize import World, join_world, parallelize
+from trainer.distributed.mesh import World, join_world
+from trainer.distributed.parallelize import parallelize
 from trainer.evaluate.perplexity import Text, Windows, evaluate, file_texts, validation_texts
 from trainer.model.transformer import ModelConfig, Transformer
 
@@ -178,7 +179,7 @@ def dataset(tmp_path: Path) -> MadeDataset:
 
 def texts_of(dataset: MadeDataset, max_tokens: int = 10_000) -> dict[str, Text]:
     folder = str(dataset.folder.parent / "cache")
-    found = validation_texts(dataset.uri, read_manifest(dataset.uri), max_tokens, folder)
+    found = validation_texts(open_dataset(dataset.uri), max_tokens, folder)
     assert [each.name for each in found] == sorted(each.name for each in found)
     return {each.name: each for each in found}
 

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from schemas.config_model import ConfigError
 from trainer.evaluate.sampling import Sampling, generate
-from trainer.model.huggingface import Words, export, hugging_face_config, load_weights, model_config, read_config
+from trainer.model.huggingface import (
+    Words,
+    export,
+    hugging_face_config,
+    load_weights,
+    model_config,
+    read_config,
+    with_begin,
+)
 from trainer.model.rotary import inverse_frequencies
 from trainer.model.transformer import ModelConfig, Transformer
 
@@ -162,12 +170,31 @@ def test_the_tokenizer_and_the_ends_of_documents_come_along(words: Words, tmp_pa
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     text = "the cat, the hat — 猫 on  the mat\n"
     plain = tokenizers.Tokenizer.from_str(words.tokenizer.decode())
-    assert tokenizer(text)["input_ids"] == plain.encode(text, add_special_tokens=False).ids
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert (tokenizer.eos_token_id, tokenizer.bos_token_id) == (0, 0)
+    assert tokenizer(text)["input_ids"] == [0, *plain.encode(text, add_special_tokens=False).ids]  # as in training
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) == (0, 0, 0)
+    assert tokenizer(["the", text], padding=True, return_tensors="pt")["input_ids"].shape[0] == 2
     model = theirs(folder)
     assert model.generation_config.eos_token_id == 0
     assert (model.config.eos_token_id, model.config.bos_token_id) == (0, 0)
+    assert model.config.pad_token_id is None  # its embedding would never learn
+
+
+@pytest.mark.parametrize("before", ["nothing", "offsets", "another token", "both"])
+def test_nothing_but_the_end_of_text_stands_before_an_exported_text(words: Words, before: str) -> None:
+    given = json.loads(words.tokenizer)
+    offsets = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    other = tokenizers.processors.TemplateProcessing(single="the $A", special_tokens=[("the", 260)])
+    template = json.loads(other.__getstate__())
+    both = {"type": "Sequence", "processors": [offsets, template]}
+    given["post_processor"] = {"nothing": None, "offsets": offsets, "another token": template, "both": both}[before]
+    data = with_begin(dataclasses.replace(words, tokenizer=json.dumps(given).encode()))
+    tokenizer = tokenizers.Tokenizer.from_buffer(data)
+    plain = tokenizers.Tokenizer.from_buffer(words.tokenizer)
+    ids = [plain.encode(text, add_special_tokens=False).ids for text in ("the cat", "the hat")]
+    assert tokenizer.encode("the cat").ids == [0, *ids[0]]
+    assert tokenizer.encode("the cat", "the hat").ids == [0, *ids[0], 0, *ids[1]]
+    assert tokenizer.encode("the cat", add_special_tokens=False).ids == ids[0]
 
 
 @torch.no_grad()
@@ -175,7 +202,7 @@ def test_transformers_generates_what_we_generate(words: Words, tmp_path: Path) -
     model = built(SMALL)
     folder = exported(model, words, tmp_path / "model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    prompt = [0, *tokenizer("the cat")["input_ids"]]
+    prompt = tokenizer("the cat")["input_ids"]
     given = torch.tensor([prompt])
     written = theirs(folder, torch.float32).generate(
         given, attention_mask=torch.ones_like(given), max_new_tokens=20, do_sample=False, pad_token_id=0

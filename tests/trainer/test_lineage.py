@@ -7,16 +7,16 @@ import pytest
 
 from schemas.manifest import DatasetError
 from schemas.packing import place_documents
-from tests.trainer.made_dataset import MadeDataset, doc_id, made, some_documents
+from tests.made_dataset import MadeDataset, doc_id, made, some_documents
 from trainer.data.token_stream import one_phase
-from trainer.dataset import Dataset, open_dataset
+from trainer.data.train_split import TrainSplit, open_train_split
 from trainer.lineage.document_steps import documents_of_rows, steps_of_document
 from trainer.order.batch_order import Order, Phase, slice_of
 
 T = 16
 
 
-def a_run(dataset: Dataset, packing: str, skipped: tuple[int, ...] = ()) -> Order:
+def a_run(dataset: TrainSplit, packing: str, skipped: tuple[int, ...] = ()) -> Order:
     weights = {"web": "0.7", "wiki": "0.3"}
     phase = one_phase([dataset], sequence_length=T, global_batch=6, packing=packing, weights=weights)
     return Order(7, [phase], skipped)
@@ -47,7 +47,7 @@ def seen_by_walking(data: MadeDataset, order: Order, batch: int) -> list[tuple[i
 @pytest.mark.parametrize("packing", ["windows", "documents"])
 def test_documents_of_a_batch_are_those_that_lie_in_its_rows(tmp_path: Path, packing: str) -> None:
     data = made(tmp_path, {"web": [300, 260, 410], "wiki": [200, 170]}, sequence_lengths=[T])
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     order = a_run(dataset, packing)
     for batch in (0, 3, 11, 25):
         told = documents_of_rows([dataset], order, order.batch(batch))
@@ -61,7 +61,7 @@ def test_a_document_is_told_with_its_place_in_shard_and_ledger(tmp_path: Path) -
     data = MadeDataset(tmp_path)
     data.add("web", [[5] * 15 + [0], [6] * 15 + [0]])
     data.commit()
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     order = Order(0, [one_phase([dataset], sequence_length=16, global_batch=2)])
     second = documents_of_rows([dataset], order, order.batch(0), rows=[1])
     assert [each.to_dict() for each in second] == [
@@ -90,7 +90,7 @@ def test_a_document_is_told_with_its_place_in_shard_and_ledger(tmp_path: Path) -
 @pytest.mark.parametrize("packing", ["windows", "documents"])
 def test_steps_of_a_document_are_all_that_a_walk_over_the_run_finds(tmp_path: Path, packing: str) -> None:
     data = made(tmp_path, {"web": [300, 260], "wiki": [200, 170]}, sequence_lengths=[T])
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     order = a_run(dataset, packing, skipped=(3, 4, 9))
     steps = 30
     seen: dict[str, set[tuple[int, int]]] = {}
@@ -106,7 +106,7 @@ def test_steps_of_a_document_are_all_that_a_walk_over_the_run_finds(tmp_path: Pa
 
 def test_a_document_is_found_by_its_url(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [300], "wiki": [200]})
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     order = a_run(dataset, "windows")
     by_url = steps_of_document([dataset], order, "http://wiki.test/wiki-1-2", 40)
     assert by_url
@@ -115,25 +115,25 @@ def test_a_document_is_found_by_its_url(tmp_path: Path) -> None:
 
 def test_what_was_pruned_or_damaged_is_said_in_one_line(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [300], "wiki": [200]})
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     order = a_run(dataset, "windows")
     steps = steps_of_document([dataset], order, doc_id("web-0-1").hex(), 40)
-    (ledger,) = (tmp_path / "ledger").iterdir()
+    (ledger,) = (tmp_path / "ledger").glob("*-web-*")
     ledger.write_bytes(b"")
-    with pytest.raises(DatasetError, match=rf"{ledger} is damaged \(Parquet file size is 0 bytes\): copy it again$"):
+    with pytest.raises(DatasetError, match=rf"{ledger.name} is damaged \(Parquet file size is 0 bytes\): copy it"):
         steps_of_document([dataset], order, "http://web.test/web-0-1", 40)
     ledger.unlink()
-    with pytest.raises(DatasetError, match=rf"{ledger} is missing, .*: copy it again; steps are found without it by"):
+    with pytest.raises(DatasetError, match=rf"{ledger.name} is missing; .*; steps are found without the ledger by"):
         steps_of_document([dataset], order, "http://web.test/web-0-1", 40)
     assert steps_of_document([dataset], order, doc_id("web-0-1").hex(), 40) == steps
     data.path(0).unlink()
-    with pytest.raises(DatasetError, match=rf"{data.path(0)} is missing \(pruned, or not copied\): which rows"):
+    with pytest.raises(DatasetError, match=rf"{data.path(0)} is missing \(pruned, or not copied\): copy it"):
         steps_of_document([dataset], order, doc_id("web-0-1").hex(), 40)
 
 
 def test_forward_and_back_agree(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [300, 260], "wiki": [200]})
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     order = a_run(dataset, "windows", skipped=(1,))
     step = 5
     rows = slice_of(order.batch(order.batch_of_step(step)), 0, 1)
@@ -144,10 +144,10 @@ def test_forward_and_back_agree(tmp_path: Path) -> None:
 
 def test_a_document_of_an_added_generation_is_seen_only_after_the_join(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [300, 260]})
-    first = open_dataset(data.uri)
+    first = open_train_split(data.uri)
     number = data.add("web", some_documents(320, seed=9))
     data.commit()
-    second = open_dataset(data.uri)
+    second = open_train_split(data.uri)
     phases = [
         Phase(start, 4, T, "windows", {"web": "1"}, dataset.shards) for start, dataset in ((0, first), (5, second))
     ]
@@ -162,7 +162,7 @@ def test_unknown_and_validation_documents_are_refused_with_a_reason(tmp_path: Pa
     data = made(tmp_path, {"web": [300]})
     number = data.add("web", some_documents(100, seed=5), split="validation")
     data.commit()
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     order = Order(0, [one_phase([dataset], sequence_length=T, global_batch=4)])
     with pytest.raises(ValueError, match="it is no kept document there: `gristmill explain"):
         steps_of_document([dataset], order, "http://nowhere.test/", 10)

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.report.metrics import Meter, Metrics, cut_back, log_line, read_events
+from trainer.monitor.run_logger import log_line
+from trainer.monitor.tensorboard import TensorBoard
+from trainer.monitor.throughput import Meter
+from trainer.report.metrics import Metrics, cut_back, read_events
 
 
-def trained(metrics: Metrics, first: int, last: int) -> None:
+def trained(metrics: Metrics | TensorBoard, first: int, last: int) -> None:
     for step in range(first, last):
         metrics.write("step", step, loss=10.0 / (step + 1))
 
@@ -29,7 +32,7 @@ def steps(first: int, last: int) -> list[tuple[str, int]]:
 
 
 def test_an_event_is_a_line_that_any_json_reader_reads_at_once(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, tensorboard=False)
+    metrics = Metrics(tmp_path)
     metrics.write("step", 3, loss=2.5, gradient_norm=math.inf, layer_norms={"norm": math.nan}, worst=[-math.inf])
     # Not closed: what was written must be there.
     [line] = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -44,11 +47,11 @@ def test_an_event_is_a_line_that_any_json_reader_reads_at_once(tmp_path: Path) -
 
 def test_a_misspelt_event_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'stepp': an event of metrics.jsonl is one of run, step, eval"):
-        Metrics(tmp_path, tensorboard=False).write("stepp", 0)
+        Metrics(tmp_path).write("stepp", 0)
 
 
 def test_a_resumed_run_cuts_off_what_lies_beyond_its_checkpoint(tmp_path: Path) -> None:
-    first = Metrics(tmp_path, tensorboard=False)
+    first = Metrics(tmp_path)
     first.write("run", 0)
     trained(first, 0, 10)
     first.write("eval", 10, sets={})
@@ -56,7 +59,7 @@ def test_a_resumed_run_cuts_off_what_lies_beyond_its_checkpoint(tmp_path: Path) 
     first.write("checkpoint", 10, path="c")  # written behind the run
     first.write("spike", 15, batch=15)
     first.close()
-    second = Metrics(tmp_path, done=10, tensorboard=False)
+    second = Metrics(tmp_path, done=10)
     second.write("resume", 10, checkpoint="c")
     trained(second, 10, 12)
     second.close()
@@ -64,33 +67,33 @@ def test_a_resumed_run_cuts_off_what_lies_beyond_its_checkpoint(tmp_path: Path) 
 
 
 def test_a_run_without_a_checkpoint_starts_its_record_anew(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, tensorboard=False)
+    metrics = Metrics(tmp_path)
     metrics.write("run", 0, name="a")
     trained(metrics, 0, 5)
     metrics.close()
-    Metrics(tmp_path, done=0, tensorboard=False).close()
+    Metrics(tmp_path, done=0).close()
     assert told(tmp_path) == [("run", 0)]
 
 
 def test_the_story_of_a_rewind_stays_when_the_run_goes_on_from_behind_it(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, tensorboard=False)
+    metrics = Metrics(tmp_path)
     trained(metrics, 0, 8)
     metrics.write("spike", 8, batch=8)
     metrics.write("rewind", 5, to=5, batches=[8])
     trained(metrics, 5, 7)
     metrics.close()
-    Metrics(tmp_path, done=5, tensorboard=False).close()
+    Metrics(tmp_path, done=5).close()
     assert told(tmp_path) == [*steps(0, 8), ("spike", 8), ("rewind", 5)]
-    Metrics(tmp_path, done=4, tensorboard=False).close()
+    Metrics(tmp_path, done=4).close()
     assert told(tmp_path) == steps(0, 4)
 
 
 def test_with_a_line_every_ten_steps_those_before_the_checkpoint_stay(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, tensorboard=False)
+    metrics = Metrics(tmp_path)
     for step in (9, 19, 29):
         metrics.write("step", step, loss=1.0)
     metrics.close()
-    Metrics(tmp_path, done=25, tensorboard=False).close()
+    Metrics(tmp_path, done=25).close()
     assert told(tmp_path) == [("step", 9), ("step", 19)]
 
 
@@ -99,7 +102,7 @@ def test_a_torn_last_line_is_left_out_and_then_cut_off(lost: int) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        metrics = Metrics(folder, tensorboard=False)
+        metrics = Metrics(folder)
         trained(metrics, 0, 6)
         metrics.close()
         path = Path(folder) / "metrics.jsonl"
@@ -115,15 +118,15 @@ def test_a_line_that_is_no_event_is_named_and_nothing_is_cut(tmp_path: Path) -> 
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"event": "step", "step": 0}\nnot an event\n{"event": "step", "step": 1}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl:2: not an event of a training run: move the file away"):
-        Metrics(tmp_path, done=1, tensorboard=False)
+        Metrics(tmp_path, done=1)
     assert len(path.read_text().splitlines()) == 3
 
 
 def test_tensorboard_shows_no_step_twice_after_a_resume_and_a_rewind(tmp_path: Path) -> None:
-    first = Metrics(tmp_path)
+    first = TensorBoard(tmp_path / "tensorboard", 0)
     trained(first, 0, 6)
     first.close()
-    second = Metrics(tmp_path, done=4)
+    second = TensorBoard(tmp_path / "tensorboard", 4)
     trained(second, 4, 9)
     second.write("rewind", 7, to=7, checkpoint="c", batches=[9])
     second.write("step", 7, loss=1.25, layer_norms={"norm": 0.5})
@@ -153,24 +156,36 @@ class Clock:
 
 def test_speed_is_that_of_training_alone_and_the_wait_its_share() -> None:
     clock = Clock()
-    meter = Meter(flops_per_token=1000, peak_flops=1e6, now=clock)
+    meter = Meter(peak_flops=1e6, now=clock)
     with meter.waiting():
         clock.seconds += 2
     clock.seconds += 6
     with meter.other_work():
         clock.seconds += 12
-    meter.add(2000)
+    meter.add(2000, flops_per_token=1000)
     assert meter.read(10) == {
         "tokens": 2000, "tokens_per_second": 250.0, "mfu": 0.25, "data_wait": 0.25, "seconds_left": 200.0,
     }  # fmt: skip
 
 
+def test_mfu_counts_each_phase_with_its_own_flops_a_token() -> None:
+    clock = Clock()
+    meter = Meter(peak_flops=1000.0, now=clock)
+    meter.add(100, flops_per_token=1)
+    meter.add(100, flops_per_token=3)
+    clock.seconds += 1
+    assert meter.read(0)["mfu"] == pytest.approx(0.4)
+    meter.add(100, flops_per_token=3)
+    clock.seconds += 1
+    assert meter.read(0)["mfu"] == pytest.approx(0.3)
+
+
 def test_time_left_forgets_the_first_interval_which_compiles() -> None:
     clock = Clock()
-    meter = Meter(1, None, clock)
+    meter = Meter(None, clock)
     for seconds in (1000, 3, 5):
         clock.seconds += seconds
-        meter.add(10)
+        meter.add(10, 1)
         values = meter.read(100)
     assert values["seconds_left"] == 400.0
     assert values["tokens_per_second"] == 2.0
@@ -178,9 +193,9 @@ def test_time_left_forgets_the_first_interval_which_compiles() -> None:
 
 def test_an_unknown_device_has_no_mfu() -> None:
     clock = Clock()
-    meter = Meter(1000, None, clock)
+    meter = Meter(None, clock)
     clock.seconds += 1
-    meter.add(5)
+    meter.add(5, 1000)
     assert "mfu" not in meter.read(1)
 
 

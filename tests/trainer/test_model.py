@@ -260,7 +260,7 @@ def test_the_sum_of_each_is_the_sum_and_padding_counts_for_nothing() -> None:
     model, row = built(), tokens(2, 17)
     targets_BT = row[:, 1:].clone()
     targets_BT[1, 4:] = IGNORED
-    each_BT = model(row[:, :-1], targets_BT, each=True)
+    each_BT = model(row[:, :-1], targets_BT, reduction="none")
     assert each_BT.shape == (2, 16)
     assert each_BT[1, 4:].tolist() == [0.0] * 12
     total = model(row[:, :-1], targets_BT)

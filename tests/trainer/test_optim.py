@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 from tests.trainer.made_world import on_ranks, small_model, small_training, state_of, train_steps
 from trainer.config import OptimizerOptions
-from trainer.distributed.parallelize import World
+from trainer.distributed.mesh import World
 from trainer.optim.muon import Muon, orthogonalize
 from trainer.optim.optimizers import build_optimizers, clip_by_global_norm, default_batch_tokens, default_learning_rate
 

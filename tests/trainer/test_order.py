@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.made_runs import make_shards, rows_of, sha
 from tests.trainer.slow_order import SlowPhase, slow_run
-from trainer.order.batch_order import EndOfRun, LeftOut, Order, Phase, Window, roll, slice_of
+from trainer.order.batch_order import EndOfRun, LeftOut, Order, Phase, Window, slice_of, update_digest
 from trainer.order.mixture import quotas
 from trainer.order.source_order import Reads, Timeline
 
@@ -112,7 +112,7 @@ def test_the_order_of_a_listing_changes_nothing() -> None:
 def test_a_generation_with_equal_shards_cuts_nothing() -> None:
     again = replace(ONE, start=2, shards=make_shards([*WIKI, *reversed(WEB)]))
     order = Order(7, [ONE, again])
-    assert not any(order.batch(b).leftover_G.any() for b in range(6))
+    assert not any(order.batch(b).carried_G.any() for b in range(6))
     assert read(order, range(8), "web") == Counter(dict.fromkeys(read(order, range(8), "web"), 1))
 
 
@@ -179,7 +179,7 @@ def test_sources_that_cannot_fill_a_batch_after_a_cap_end_the_run_with_the_reaso
 # ---------------------------------------------------------------- steps, digest, slices
 
 
-def test_skipped_batches_are_passed_over_and_use_up_their_rows() -> None:
+def test_skipped_batches_use_up_their_rows() -> None:
     order, plain = Order(7, [ONE], skipped=[4, 1, 2]), Order(7, [ONE])
     assert [order.batch_of_step(step) for step in range(5)] == [0, 3, 5, 6, 7]
     assert [order.step_of_batch(b) for b in range(8)] == [0, None, None, 1, None, 2, 3, 4]
@@ -193,7 +193,7 @@ def test_the_rolling_digest_is_that_of_digests_and_rows_in_batch_order() -> None
     for b, rows in ((0, "2.0 2.2 2.4 3.1 4.5 1.3 5.0 5.4"), (1, "2.3 3.2 3.5 0.0 0.1 0.2 5.2 5.5")):
         text = b"".join(sha(int(s)) + int(r).to_bytes(8, "little") for s, r in (p.split(".") for p in rows.split()))
         expected = hashlib.blake2b(digest + text, digest_size=32).digest()
-        digest = roll(digest, order.batch(b), order)
+        digest = update_digest(digest, order.batch(b), order)
         assert digest == expected
 
 
@@ -215,7 +215,7 @@ def test_a_plan_digest_covers_the_phases_that_have_begun() -> None:
     assert capped.plan_digest(2) != plain.plan_digest(2)
 
 
-# ---------------------------------------------------------------- re-cuts
+# ---------------------------------------------------------------- re-windows
 
 
 def test_what_replaces_a_begun_shard_at_any_remove_waits_for_the_next_epoch() -> None:
@@ -233,14 +233,14 @@ def test_rows_left_out_or_retired_count_as_read_for_a_cap() -> None:
     # Two windows of four shards of ten rows; ten rows are read when three shards are retired.
     ids = np.arange(8)
     timeline = Timeline(7, "b", np.arange(8, dtype=np.uint64) << np.uint64(40), np.zeros((8, 32), np.uint8))
-    timeline.recut(0, 0, Reads(16, "windows", ids, np.full(8, 10)), {})
+    timeline.rewindow(0, 0, Reads(16, "windows", ids, np.full(8, 10)), {})
     timeline.enter_phase(0, Fraction(1, 64))
-    first, second = timeline.span(0), timeline.span(40)
+    first, second = timeline.window(0), timeline.window(40)
     _, taken, _ = first.read(0, 10)
     gone = [first.ids_K[0], *second.ids_K[:2]]
     left_out = 10 - int((taken == gone[0]).sum())
     stay = np.setdiff1d(ids, gone)
-    timeline.recut(5, 10, Reads(16, "windows", stay, np.full(5, 10)), {})
+    timeline.rewindow(5, 10, Reads(16, "windows", stay, np.full(5, 10)), {})
     # Half of 80 rows: 10 read, the retired running shard's unread ones and 20 ahead are gone; the rest are samples.
     assert timeline.cap_end(Fraction(1, 2)) == 10 + (40 - 10 - left_out - 20)
     assert timeline.cap_end(Fraction(1)) == 10 + (80 - 10 - left_out - 20)

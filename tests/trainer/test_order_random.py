@@ -17,7 +17,7 @@ SOME = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 
 
 def opened(run: Run, skipped: list[int] | None = None) -> Order:
-    """Its order; a run whose sources are too small for a batch is passed over."""
+    """Its order; a run whose sources are too small for a batch is skipped."""
     try:
         return Order(run.seed, run.phases, skipped or [])
     except ValueError:

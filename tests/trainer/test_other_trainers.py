@@ -12,8 +12,8 @@ import lightning
 import pytest
 import torch
 
+from tests.made_dataset import MadeDataset, made
 from tests.servers import ROOT, free_port
-from tests.trainer.made_dataset import MadeDataset, made
 from tests.trainer.other_trainers import SETTINGS, lines_of, read_by_hugging_face, tiny_llama
 from trainer.data.token_stream import TokenBatch, TokenStream
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from tests.trainer.made_dataset import MadeDataset
+from tests.made_dataset import MadeDataset
 from tests.trainer.tiny import config, events, final_state, final_weights, learnable, losses, run, written
 
 ROOT = Path(__file__).resolve().parents[2]

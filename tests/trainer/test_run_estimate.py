@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.made_dataset import made
+from tests.made_dataset import made
 from trainer.config import Config
 from trainer.estimate.accelerators import find_device
 from trainer.estimate.run_estimate import compute_optimal, plan_lines, plan_summary

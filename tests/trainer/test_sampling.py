@@ -53,7 +53,7 @@ def test_draws_are_keyed_by_seed_step_and_prompt(model: Transformer) -> None:
 
 
 def test_text_ends_before_end_of_text_but_the_passes_go_on(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks of a sharded model must make equally many calls."""
+    """Collectives of a sharded model must make equally many calls."""
     whole = generate(model, [[1, 2]], NEVER, Sampling(max_tokens=20, temperature=0))[0]
     end = whole[5]
     calls = []

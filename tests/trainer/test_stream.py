@@ -17,13 +17,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from schemas.manifest import DatasetError
+from tests.made_dataset import END_OF_TEXT, MadeDataset, made, some_documents
 from tests.servers import ROOT
-from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset, made, some_documents
 from trainer.data.batch_reader import Job, Reader
 from trainer.data.shard_rows import IGNORED, widen
 from trainer.data.token_stream import TokenBatch, TokenStream
-from trainer.dataset import Dataset, open_dataset
-from trainer.order.batch_order import Order, Phase, roll
+from trainer.data.train_split import TrainSplit, open_train_split
+from trainer.order.batch_order import Order, Phase, update_digest
 
 RANKS, WORKERS = (1, 2, 3, 4, 6, 8), (0, 1, 3)
 SKIPPED = (4, 11)
@@ -31,14 +31,14 @@ Row = tuple[bytes, int, bytes]  # sha256 of the shard, row, digest of inputs and
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Dataset], list[Phase]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[TrainSplit], list[Phase]]:
     """A mixture, a join of a generation that replaces a shard, another batch size and sequence length; 20 batches."""
     data = made(tmp_path_factory.mktemp("run") / "data", {"web": [300, 260, 410, 320, 290], "wiki": [200, 170]})
-    first = open_dataset(data.uri)
+    first = open_train_split(data.uri)
     data.add("web", some_documents(280, seed=20), replaces=[0])
     data.add("wiki", some_documents(240, seed=21))
     data.commit()
-    second = open_dataset(data.uri)
+    second = open_train_split(data.uri)
     even, other = {"web": "0.7", "wiki": "0.3"}, {"web": "0.5", "wiki": "0.5"}
     caps = {"web": "2", "wiki": "2.5"}
     phases = [
@@ -56,7 +56,7 @@ def digest(tokens_T: np.ndarray, targets_T: np.ndarray) -> bytes:
 
 def rows_of(batch: TokenBatch, order: Order) -> list[Row]:
     inputs, targets = batch.tokens_BT.numpy(), batch.targets_BT.numpy()
-    places = zip(batch.rows.shard_G.tolist(), batch.rows.row_G.tolist(), strict=True)
+    places = zip(batch.samples.shard_G.tolist(), batch.samples.row_G.tolist(), strict=True)
     return [
         (order.shards.sha256_N[shard].tobytes(), row, digest(inputs[i], targets[i]))
         for i, (shard, row) in enumerate(places)
@@ -81,15 +81,15 @@ def _rank_batches(job: Job, start: int, workers: int) -> Iterator[tuple[int, lis
             read = next(batches[(b - start) % count], None)
             if read is None:
                 return
-            assert read.rows.number == b
+            assert read.samples.number == b
             wide = widen(read.narrow, END_OF_TEXT, False)
-            tensors = TokenBatch(torch.from_numpy(wide[0]), torch.from_numpy(wide[1]), None, None, b, read.rows)
+            tensors = TokenBatch(torch.from_numpy(wide[0]), torch.from_numpy(wide[1]), None, None, b, read.samples)
             yield b, rows_of(tensors, order)
         b += 1
 
 
 @pytest.fixture(scope="module")
-def whole(run: tuple[list[Dataset], list[Phase]]) -> dict[int, list[Row]]:
+def whole(run: tuple[list[TrainSplit], list[Phase]]) -> dict[int, list[Row]]:
     """The uninterrupted run of one process."""
     datasets, phases = run
     stream = TokenStream(datasets, seed=7, phases=phases, skipped=SKIPPED)
@@ -97,7 +97,7 @@ def whole(run: tuple[list[Dataset], list[Phase]]) -> dict[int, list[Row]]:
 
 
 def test_the_run_has_all_that_makes_resuming_hard(
-    run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]]
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]]
 ) -> None:
     order = Order(7, run[1], SKIPPED)
     last = order.last_batch()
@@ -106,12 +106,12 @@ def test_the_run_has_all_that_makes_resuming_hard(
     assert len(whole) > 15
     epochs = {int(epoch) for b in whole for epoch in order.batch(b).epoch_G}
     assert epochs == {0, 1, 2}
-    assert any(order.batch(b).leftover_G.any() for b in whole)
+    assert any(order.batch(b).carried_G.any() for b in whole)
 
 
 @pytest.mark.parametrize("world", RANKS)
 def test_global_batches_are_the_same_lists_for_any_ranks_and_workers(
-    run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]], world: int
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]], world: int
 ) -> None:
     job = Job(run[0], 7, run[1], skipped=SKIPPED)
     for workers in WORKERS:
@@ -119,7 +119,7 @@ def test_global_batches_are_the_same_lists_for_any_ranks_and_workers(
 
 
 def test_a_run_resumed_at_every_step_with_another_topology_each_time_is_the_same_run(
-    run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]]
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]]
 ) -> None:
     job, order = Job(run[0], 7, run[1], skipped=SKIPPED), Order(7, run[1], SKIPPED)
     topologies = list(product(RANKS, WORKERS))
@@ -130,11 +130,11 @@ def test_a_run_resumed_at_every_step_with_another_topology_each_time_is_the_same
         world, workers = topologies[(5 * step + 1) % len(topologies)]
         number, rows = next(global_batches(job, start, world, workers))
         seen[number] = rows
-        rolled = roll(rolled, order.batch(number), order)
+        rolled = update_digest(rolled, order.batch(number), order)
         start = number + 1
     assert seen == whole
     for b in sorted(whole):
-        expected = roll(expected, order.batch(b), order)
+        expected = update_digest(expected, order.batch(b), order)
     assert rolled == expected
     with pytest.raises(StopIteration):
         next(global_batches(job, start, 3, 3))
@@ -142,7 +142,7 @@ def test_a_run_resumed_at_every_step_with_another_topology_each_time_is_the_same
 
 def test_one_epoch_reads_each_row_once(tmp_path: Path) -> None:
     data = made(tmp_path, {"web": [300, 260, 410, 320, 290]})
-    dataset = open_dataset(data.uri)
+    dataset = open_train_split(data.uri)
     stream = TokenStream(dataset, sequence_length=16, global_batch=9, max_epochs={"web": 1}, at_cap="stop")
     rows = [row[:2] for batch in stream for row in rows_of(batch, stream.order)]
     possible = [(data.sha256(n), row) for n in range(5) for row in range(data.shards[n].row["tokens"] // 16)]
@@ -154,7 +154,7 @@ def test_one_epoch_reads_each_row_once(tmp_path: Path) -> None:
 
 
 def test_worker_processes_give_the_batches_of_a_single_process(
-    run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]]
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]]
 ) -> None:
     streams = [
         TokenStream(run[0], seed=7, phases=run[1], skipped=SKIPPED, rank=rank, world=2, workers=workers)
@@ -167,7 +167,7 @@ def test_worker_processes_give_the_batches_of_a_single_process(
 
 
 def test_a_killed_worker_is_started_again_and_no_batch_is_lost(
-    run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]]
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]]
 ) -> None:
     stream = TokenStream(run[0], seed=7, phases=run[1], skipped=SKIPPED, workers=2)
     found = {}
@@ -181,7 +181,7 @@ def test_a_killed_worker_is_started_again_and_no_batch_is_lost(
 
 
 def test_a_stream_is_a_dataset_of_whole_batches_for_torch(
-    run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]]
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]]
 ) -> None:
     stream = TokenStream(run[0], seed=7, phases=run[1], skipped=SKIPPED)
     loader = DataLoader(stream, batch_size=None)
@@ -223,7 +223,7 @@ def test_masks_come_with_both_packings(tmp_path: Path) -> None:
 
 
 def test_the_state_is_the_consumers_count_on_every_rank(
-    run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]]
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]]
 ) -> None:
     streams = [
         TokenStream(run[0], seed=7, phases=run[1], skipped=SKIPPED, rank=rank, world=2, workers=rank)
@@ -248,7 +248,7 @@ def test_the_state_is_the_consumers_count_on_every_rank(
         stream.close()
 
 
-def test_a_state_of_another_run_is_refused_with_the_difference(run: tuple[list[Dataset], list[Phase]]) -> None:
+def test_a_state_of_another_run_is_refused_with_the_difference(run: tuple[list[TrainSplit], list[Phase]]) -> None:
     state = TokenStream(run[0], seed=7, phases=run[1], start_batch=10).state_dict()
     for changes, message in [
         ({"seed": 8}, "its seed is 7, this stream's 8"),
@@ -262,7 +262,9 @@ def test_a_state_of_another_run_is_refused_with_the_difference(run: tuple[list[D
     TokenStream(run[0], seed=7, phases=later).load_state_dict(state)
 
 
-def test_iteration_goes_on_where_it_stood(run: tuple[list[Dataset], list[Phase]], whole: dict[int, list[Row]]) -> None:
+def test_iteration_goes_on_where_it_stood(
+    run: tuple[list[TrainSplit], list[Phase]], whole: dict[int, list[Row]]
+) -> None:
     stream = TokenStream(run[0], seed=7, phases=run[1], skipped=SKIPPED)
     found: dict[int, list[Row]] = {}
     while True:
@@ -337,8 +339,8 @@ def test_rows_of_a_lost_shard_keep_their_place_and_have_no_targets(tmp_path: Pat
     found = list(stream)
     sha256 = data.sha256(1)
     for batch, whole in zip(found, expected, strict=True):
-        lost = np.array([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.rows.shard_G])
-        assert batch.rows.row_G.tolist() == whole.rows.row_G.tolist()
+        lost = np.array([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.samples.shard_G])
+        assert batch.samples.row_G.tolist() == whole.samples.row_G.tolist()
         assert (batch.targets_BT[lost] == IGNORED).all()
         assert torch.equal(batch.targets_BT[~lost], whole.targets_BT[~lost])
         assert torch.equal(batch.tokens_BT[~lost], whole.tokens_BT[~lost])
@@ -355,12 +357,12 @@ def test_what_another_rank_lost_has_no_targets_from_that_batch_on(tmp_path: Path
         if batch.batch == 2:
             stream.join_lost({sha256.hex(): 2})
             batch.mask_lost(stream.lost(), stream.order)
-        of_it = torch.tensor([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.rows.shard_G])
+        of_it = torch.tensor([stream.order.shards.sha256_N[s].tobytes() == sha256 for s in batch.samples.shard_G])
         assert bool((batch.targets_BT[of_it] == IGNORED).all()) == (batch.batch >= 2 or not of_it.any())
         assert (batch.targets_BT[~of_it] != IGNORED).all()
 
 
-def test_settings_that_make_no_sense_are_refused(run: tuple[list[Dataset], list[Phase]], tmp_path: Path) -> None:
+def test_settings_that_make_no_sense_are_refused(run: tuple[list[TrainSplit], list[Phase]], tmp_path: Path) -> None:
     bad: Sequence[tuple[dict[str, object], str]] = [
         ({"mask": "causal"}, "mask='causal'"),
         ({"on_lost_shard": "ignore"}, "on_lost_shard='ignore'"),

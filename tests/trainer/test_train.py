@@ -11,7 +11,7 @@ import trainer.train
 from schemas.config_model import ConfigError
 from schemas.manifest import DatasetError
 from schemas.packing import packed_rows
-from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
+from tests.made_dataset import END_OF_TEXT, MadeDataset
 from tests.trainer.tiny import (
     VOCABULARY,
     config,
@@ -24,7 +24,8 @@ from tests.trainer.tiny import (
     run,
 )
 from trainer.commands import documents_of_step
-from trainer.dataset import open_dataset
+from trainer.data.train_split import open_train_split
+from trainer.distributed.signals import Signals, stop_signals
 from trainer.lineage.document_steps import documents_of_rows
 from trainer.monitor.watchdog import Watchdog
 from trainer.order.batch_order import Order
@@ -47,7 +48,7 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def advance_and_ask(t: Training, *rest: object) -> None:
         advance(t, *rest)  # type: ignore[arg-type]
         if t.state.step == steps - 1:
-            t.signals.append(15)
+            t.signals.stop = True
 
     monkeypatch.setattr(trainer.train, "advance", advance_and_ask)
 
@@ -104,7 +105,7 @@ def test_only_the_last_checkpoints_stay_and_those_to_keep(dataset: MadeDataset, 
     assert steps == [8, 16, 18, 20]
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+def test_a_corrupt_checkpoint_is_skipped_for_the_one_before(
     dataset: MadeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = run(config(dataset, tmp_path))
@@ -119,12 +120,12 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 def test_the_watchdog_sees_every_batch_of_an_evaluation_and_every_wait_for_a_checkpoint(
     dataset: MadeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beats: list[tuple[int, str]] = []
-    monkeypatch.setattr(Watchdog, "beat", lambda _, step, phase: beats.append((step, phase)))
+    heartbeats: list[tuple[int, str]] = []
+    monkeypatch.setattr(Watchdog, "heartbeat", lambda _, step, phase: heartbeats.append((step, phase)))
     run(config(dataset, tmp_path, evaluate__every=20))
-    assert beats[0] == (0, "checkpoint")  # one may have to be fetched
-    assert beats.count((20, "evaluate")) == 1 + 4  # 2 sources of 400 tokens, 256 a batch
-    assert beats.count((20, "checkpoint")) == 2
+    assert heartbeats[0] == (0, "checkpoint")  # one may have to be fetched
+    assert heartbeats.count((20, "evaluate")) == 1 + 4  # 2 sources of 400 tokens, 256 a batch
+    assert heartbeats.count((20, "checkpoint")) == 2
 
 
 # ---------------------------------------------------------------- spikes
@@ -171,7 +172,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
                 here[here != END_OF_TEXT] = np.random.default_rng(row).integers(1, VOCABULARY, (here != 0).sum())
         lengths = np.cumsum([len(document) for document in dataset.shards[number].documents])[:-1]
         documents = [document.tolist() for document in np.split(tokens, lengths)]
-        data = dataset._shard_bytes("clean", "train", documents, dataset.shards[number].names)
+        data = dataset.shard_bytes("clean", "train", documents, dataset.shards[number].names)
         assert dataset.path(number).stat().st_size == len(data)
         dataset.path(number).write_bytes(data)
     return dataset
@@ -186,7 +187,7 @@ def watched(dataset: MadeDataset, output: Path, **options: object) -> list[float
 
 
 @pytest.mark.parametrize("action", ["skip", "rewind"])
-def test_a_planted_run_of_garbage_is_named_and_passed_over(
+def test_a_planted_run_of_garbage_is_named_and_skipped(
     clean: MadeDataset, poisoned: MadeDataset, tmp_path: Path, action: str
 ) -> None:
     healthy = watched(clean, tmp_path / "clean")
@@ -195,7 +196,9 @@ def test_a_planted_run_of_garbage_is_named_and_passed_over(
     spikes, order = events(tmp_path / action, "spike"), watched_order(poisoned)
     assert [event["batch"] for event in spikes] == PLANTED
     for event in spikes:
-        planted = documents_of_rows([open_dataset(poisoned.uri)], order, order.batch(event["batch"]), range(0, 16, 2))
+        planted = documents_of_rows(
+            [open_train_split(poisoned.uri)], order, order.batch(event["batch"]), range(0, 16, 2)
+        )
         assert {each["url"] for each in event["documents"]} == {each.url for each in planted}
     assert final_state(tmp_path / action)["skipped"] == PLANTED
     assert len(found) == 80
@@ -213,7 +216,7 @@ def test_a_spike_that_is_only_logged_changes_nothing(poisoned: MadeDataset, tmp_
 
 
 def test_more_spikes_than_allowed_stop_the_run(poisoned: MadeDataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"1 batches were passed over already \(spikes\.most=1\)"):
+    with pytest.raises(ValueError, match=r"1 batches were skipped already \(spikes\.most=1\)"):
         watched(poisoned, tmp_path, spikes__action="skip", spikes__most=1)
 
 
@@ -284,12 +287,12 @@ def test_a_resumed_run_says_what_was_changed(
 
 def test_a_second_signal_ends_a_run_that_does_not_stop_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(trainer.train.time, "monotonic", lambda: now[0])
-    with trainer.train._stop_signals() as signals:
+    monkeypatch.setattr("trainer.distributed.signals.time.monotonic", lambda: now[0])
+    with stop_signals() as signals:
         signal.raise_signal(signal.SIGINT)
         now[0] += 0.1  # torchrun hands on what the terminal has sent already
         signal.raise_signal(signal.SIGTERM)
-        assert signals == [signal.SIGINT, signal.SIGTERM]
+        assert signals == Signals(stop=True)
         now[0] += 6
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)

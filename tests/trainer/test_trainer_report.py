@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from trainer.report.charts import BUCKETS, Line, Mark, heat_map, line_chart
-from trainer.report.history import gather
+from trainer.report.history import build_history
 from trainer.report.html import write_report
 from trainer.report.metrics import Metrics
 
@@ -32,7 +32,7 @@ class Tags(HTMLParser):
 
 def write_run(folder: Path) -> None:
     """30 steps: a spike at 12 that goes back to 10, a skip, a lost shard, a resume, samples; names are hostile."""
-    metrics = Metrics(folder, tensorboard=False)
+    metrics = Metrics(folder)
     source = f"web{EVIL}"
     metrics.write(
         "run", 0, name=f"small {EVIL}", seed=7, steps=30, parameters=4_200_000, flops_per_token=26_000_000, world=2,
@@ -128,7 +128,7 @@ def test_the_data_story_has_mixture_spikes_and_losses(page: str) -> None:
     assert "20 batch 23 skipped loss nan" in said
     assert "21 shard of wiki lost c0ffee: its rows have no targets from here on" in said
     assert "3 steps were taken back" in said
-    assert "15 taken up c/step-15; passed over" in said
+    assert "15 resumed c/step-15;" in said
     assert "c/step-30 (2.0 kB in 2s)" in said
     assert said.index("upon a time 30") < said.index("upon a time 10")
 
@@ -140,7 +140,7 @@ def test_equal_metrics_make_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_run_of_no_step_and_a_run_that_was_cut_off_have_reports_too(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, tensorboard=False)
+    metrics = Metrics(tmp_path)
     assert "Nothing was measured." in Path(write_report(tmp_path)).read_text()
     metrics.write("step", 0, loss=math.nan, gradient_norm=math.inf)
     metrics.close()
@@ -155,7 +155,7 @@ def test_no_metrics_are_said_to_be_missing(tmp_path: Path) -> None:
 
 
 def test_a_rewind_takes_back_steps_evaluations_and_samples_beyond_it() -> None:
-    story = gather(
+    history = build_history(
         [
             *({"event": "step", "step": step, "loss": float(step)} for step in range(6)),
             {"event": "eval", "step": 4, "sets": {"a": {"loss": 1.0}}},
@@ -164,9 +164,9 @@ def test_a_rewind_takes_back_steps_evaluations_and_samples_beyond_it() -> None:
             {"event": "step", "step": 4, "loss": 40.0},
         ]
     )
-    assert story.line("loss").points == [(1, 0.0), (2, 1.0), (3, 2.0), (4, 3.0), (5, 40.0)]
-    assert [event["step"] for event in story.of("eval")] == [4]
-    assert (story.taken_back, story.done) == (2, 5)
+    assert history.line("loss").points == [(1, 0.0), (2, 1.0), (3, 2.0), (4, 3.0), (5, 40.0)]
+    assert [event["step"] for event in history.of("eval")] == [4]
+    assert (history.taken_back, history.done) == (2, 5)
 
 
 # ---------------------------------------------------------------- charts

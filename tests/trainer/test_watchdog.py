@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from trainer.monitor.watchdog import Beat, Watchdog, shutdown_warning, who_is_behind
+from trainer.monitor.watchdog import Heartbeat, Watchdog, shutdown_warning, who_is_behind
 
 SECONDS = 1.0
 RANK = Path(__file__).with_name("hanging_rank.py")
 
 
-def beat(step: int, phase: str, count: int) -> Beat:
-    return Beat(step, phase, count, 31.4, 7)
+def heartbeat(step: int, phase: str, count: int) -> Heartbeat:
+    return Heartbeat(step, phase, count, 31.4, 7)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_code_that_holds_the_interpreter_still_shows_its_stack_and_is_named_sile
     start("interpreter")
     assert "hanging_rank.py" in wait_for(tmp_path / "log-1", "Timeout (0:00:01", "in main")
     said = wait_for(tmp_path / "log-0", "rank 1 is behind: step 2, data", "rank 1 is silent")
-    assert "or C code holds its interpreter; it last told of step 2, data\n" in said
+    assert "or C code holds its interpreter; it last reported step 2, data\n" in said
 
 
 def test_a_stopped_process_is_named_silent(start, tmp_path: Path) -> None:
@@ -108,37 +108,39 @@ def test_slow_steps_are_no_hang_and_nothing_is_left(start, tmp_path: Path) -> No
 
 
 def test_the_rank_with_the_fewest_beats_is_behind_not_the_one_that_waits_longest() -> None:
-    beats = {0: beat(7, "forward", 5), 1: beat(7, "forward", 3), 2: beat(7, "backward", 6)}
-    assert who_is_behind(beats, set()) == [
+    heartbeats = {0: heartbeat(7, "forward", 5), 1: heartbeat(7, "forward", 3), 2: heartbeat(7, "backward", 6)}
+    assert who_is_behind(heartbeats, set()) == [
         "rank 1 is behind: step 7, forward, for 31 s; the others: 1 at step 7, backward, 1 at step 7, forward"
     ]
 
 
 def test_an_earlier_step_is_behind_whatever_its_phase() -> None:
-    beats = {0: beat(8, "data", 0), 1: beat(7, "optimizer", 9), 2: beat(7, "optimizer", 9)}
-    assert who_is_behind(beats, set()) == [
+    heartbeats = {0: heartbeat(8, "data", 0), 1: heartbeat(7, "optimizer", 9), 2: heartbeat(7, "optimizer", 9)}
+    assert who_is_behind(heartbeats, set()) == [
         "2 ranks (1, 2) are behind: step 7, optimizer, for 31 s; the others: 1 at step 8, data"
     ]
 
 
 def test_ranks_that_stand_at_one_place_are_not_called_slow() -> None:
-    beats = {0: beat(7, "backward", 2), 1: beat(7, "backward", 2)}
-    assert who_is_behind(beats, set()) == [
-        "no rank is behind, all 2 stand at step 7, backward: their stacks say what they wait for"
+    heartbeats = {0: heartbeat(7, "backward", 2), 1: heartbeat(7, "backward", 2)}
+    assert who_is_behind(heartbeats, set()) == [
+        "no rank is behind, all 2 stand at step 7, backward: their stacks show what they wait for"
     ]
 
 
-def test_ranks_that_never_told_or_have_ended_are_said_so() -> None:
-    beats = {0: beat(7, "backward", 2), 1: None, 2: beat(6, "end", 4)}
-    assert who_is_behind(beats, {1, 2}) == [
-        "rank 1 never told anything: not started, or ended before the first look",
+def test_ranks_that_never_reported_or_have_ended_are_named() -> None:
+    heartbeats = {0: heartbeat(7, "backward", 2), 1: None, 2: heartbeat(6, "end", 4)}
+    assert who_is_behind(heartbeats, {1, 2}) == [
+        "rank 1 never reported anything: not started, or ended before the first look",
         "rank 2 ended, the others wait",
     ]
 
 
 def test_many_ranks_are_counted_and_the_first_named() -> None:
-    beats = {rank: beat(3, "data", 0) for rank in range(20)} | {20: beat(3, "forward", 1)}
-    assert who_is_behind(beats, set())[0].startswith("20 ranks (0, 1, 2, 3, 4, 5, 6, 7, ...) are behind: step 3, data")
+    heartbeats = {rank: heartbeat(3, "data", 0) for rank in range(20)} | {20: heartbeat(3, "forward", 1)}
+    assert who_is_behind(heartbeats, set())[0].startswith(
+        "20 ranks (0, 1, 2, 3, 4, 5, 6, 7, ...) are behind: step 3, data"
+    )
 
 
 def test_no_seconds_are_refused(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_a_save_that_torchrun_would_not_wait_for_is_warned_of() -> None:
 
 def test_a_checkpoint_may_take_ten_times_as_long(tmp_path: Path) -> None:
     watchdog = Watchdog(0.3, tmp_path, out=io.StringIO())
-    watchdog.beat(7, "checkpoint")
+    watchdog.heartbeat(7, "checkpoint")
     text = wait_for(tmp_path / "hang" / "rank-00000.txt", "standing at step 7, checkpoint")
     watchdog.close()
     assert int(text.partition("no step in ")[2].split()[0]) >= 3

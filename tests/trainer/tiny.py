@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from schemas.config_model import load_model
-from tests.trainer.made_dataset import END_OF_TEXT, MadeDataset
+from tests.made_dataset import END_OF_TEXT, MadeDataset
 from trainer.checkpoint.checkpointer import find_checkpoints
 from trainer.config import Config
 from trainer.train import train
@@ -70,7 +70,7 @@ def written(path: Path, configuration: Config) -> Path:
     """The configuration as a file, for the command line."""
     import yaml
 
-    path.write_text(yaml.safe_dump(configuration.model_dump(mode="json", exclude_none=True)))
+    path.write_text(yaml.safe_dump(configuration.model_dump(mode="json", exclude_unset=True)))
     assert load_model(str(path), Config) == configuration
     return path
 

@@ -1,10 +1,11 @@
-"""Checkpoints that a run can be taken up from, whatever happened: written beside the training, complete or not there.
+"""Checkpoints that a run can be resumed from, whatever happened: written beside the training, complete or not there.
 
-An attempt's folder (`layout.py`) is filled by torch.distributed.checkpoint; complete.json, with every file's size and
-sha256 and the run's state, is its last file. torch's own file writer deletes an existing `.metadata` before it renames
-the new one, so that saving a step again in its folder would destroy the good one: no attempt is reused.
+A checkpoint directory (`layout.py`) is filled by torch.distributed.checkpoint; complete.json, with every file's size
+and sha256 and the run's state, is its last file. torch's own file writer deletes an existing `.metadata` before it
+renames the new one, so that saving a step again in its folder would destroy the good one: no directory is reused.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -22,20 +23,21 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from schemas import storage
+from schemas.local_files import sha256_of
 from trainer.checkpoint import layout
 from trainer.checkpoint.layout import COMPLETE, fault_of, find_checkpoints, is_of_rank, newest_extra
-from trainer.dataset import sha256_of
-from trainer.distributed.collectives import CheckpointError, Ranks, cause_of, errors_in_words
+from trainer.checkpoint.safe_reader import SafeReader
+from trainer.distributed.collectives import CheckpointError, Collectives, cause_of, with_cause
 
 __all__ = ["CheckpointError", "Checkpoints", "Loaded", "Saved", "find_checkpoints", "newest_extra"]
 
 LOOKS = 10  # for the other ranks' files, a second apart: a network file system may show them late
-LEFTOVER_SECONDS = 86400  # age of a copy that no reader can still be using
+STALE_SECONDS = 86400  # age of a copy that no reader can still be using
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ class Saved:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The checkpoint that was taken up, and why newer ones were not."""
+    """The checkpoint that was loaded, and why newer ones were not."""
 
     step: int
     path: str
     world: int  # ranks that wrote it
     extra: Mapping[str, Any]
-    passed_over: Sequence[str]
+    skipped: Sequence[str]
 
 
 class Checkpoints:
@@ -66,11 +68,19 @@ class Checkpoints:
     it. `staging` is a folder on a local disk, for buckets only.
     """
 
-    def __init__(self, uri: str, *, keep_last: int = 3, keep_every: int | None = None, staging: str | None = None):
-        self.uri, self._keep_last, self._keep_every = uri, keep_last, keep_every
+    def __init__(
+        self,
+        uri: str,
+        *,
+        keep_last: int = 3,
+        keep_every: int | None = None,
+        keep_before: int | None = None,
+        staging: str | None = None,
+    ):
+        self.uri, self._keep = uri, (keep_last, keep_every, keep_before)
         key = hashlib.sha256(uri.encode()).hexdigest()[:12]
         self._staging = Path(staging or tempfile.gettempdir()).expanduser() / f"gristmill-checkpoints-{key}"
-        self._ranks = Ranks()
+        self._collectives = Collectives()
         self._meshes: dict[int, DeviceMesh] = {}
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
@@ -87,11 +97,11 @@ class Checkpoints:
         """
         self.wait()
         began = time.monotonic()
-        frozen = json.loads(json.dumps(extra, allow_nan=False))
-        name = self._ranks.by_leader(lambda: layout.attempt_name(step))
+        state = json.loads(json.dumps(extra, allow_nan=False))
+        name = self._collectives.on_main(lambda: layout.new_directory_name(step))
         staged = {each: self._staged(tensor) for each, tensor in tensors.items()}
         self.newest_step = step
-        arguments = (step, name, staged, frozen, began)
+        arguments = (step, name, staged, state, began)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint")
         self._thread.start()
 
@@ -119,7 +129,7 @@ class Checkpoints:
         try:
             self.wait()
         except CheckpointError as error:  # something else has ended the run
-            if self._ranks.rank == 0:
+            if self._collectives.rank == 0:
                 print(f"trainer: {error}", file=sys.stderr, flush=True)
 
     def _staged(self, tensor: Tensor) -> Tensor:
@@ -140,37 +150,38 @@ class Checkpoints:
         )
 
     def _write(self, step: int, name: str, staged: dict[str, Tensor], extra: dict[str, Any], began: float) -> None:
-        """The thread: an attempt on all ranks, or on none."""
+        """Write in the thread: a checkpoint of all ranks, or none."""
         place = storage.join(self.uri, name)
         local = storage.local_path(place)
         folder = local or self._staging / name
         try:
-            self._ranks.together(lambda: folder.mkdir(parents=True, exist_ok=True))
-            self._ranks.together(lambda: self._dump(staged, folder))
-            files = self._ranks.together(lambda: self._publish(folder, place, upload=local is None))
-            content = {"step": step, "world": self._ranks.size, "torch": torch.__version__, "extra": extra}
-            self._ranks.by_leader(lambda: self._complete(place, content | {"files": list(chain(*files))}, began))
+            self._collectives.on_all(lambda: folder.mkdir(parents=True, exist_ok=True))
+            self._collectives.on_all(lambda: self._dump(staged, folder))
+            files = self._collectives.on_all(lambda: self._publish(folder, place, upload=local is None))
+            content = {"step": step, "world": self._collectives.size, "torch": torch.__version__, "extra": extra}
+            self._collectives.on_main(lambda: self._complete(place, content | {"files": list(chain(*files))}, began))
         except CheckpointError as error:
             self._failure = _not_written(step, place, error)
             # Agreed by all ranks, so that no rank still writes; its bytes may be what the disk lacks.
             if not (folder / COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
         except BaseException as error:  # the other ranks cannot be reached
-            self._failure = _not_written(step, place, error)
+            # One that was killed meanwhile takes nothing from a checkpoint that is complete.
+            self._failure = None if _is_complete(place) else _not_written(step, place, error)
         else:
             if local is None:
                 shutil.rmtree(folder, ignore_errors=True)
-            if self._ranks.rank == 0:
+            if self._collectives.rank == 0:
                 self._retire(step)
 
     def _dump(self, staged: dict[str, Tensor], folder: Path) -> None:
-        dcp.save(staged, storage_writer=_Writer(folder), process_group=self._ranks.group)
+        dcp.save(staged, storage_writer=_Writer(folder), process_group=self._collectives.group)
 
     def _publish(self, folder: Path, place: str, upload: bool) -> list[dict[str, Any]]:
         """Digest this rank's files, and send them where they belong."""
         files = []
         for path in sorted(folder.iterdir()):
-            if is_of_rank(path.name, self._ranks.rank):
+            if is_of_rank(path.name, self._collectives.rank):
                 files.append({"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)})
                 if upload:
                     storage.write(storage.join(place, path.name), path)
@@ -195,7 +206,7 @@ class Checkpoints:
     def _retire(self, step: int) -> None:
         """The new checkpoint stands, whether the old ones can be deleted or not."""
         try:
-            layout.retire(self.uri, step, self._keep_last, self._keep_every)
+            layout.retire(self.uri, step, *self._keep)
         except OSError as error:
             print(f"trainer: an old checkpoint was not deleted: {cause_of(error)}", file=sys.stderr, flush=True)
 
@@ -207,47 +218,49 @@ class Checkpoints:
         fits: Callable[[Mapping[str, Any], str], None] = lambda extra, place: None,
         step: int | None = None,
     ) -> Loaded | None:
-        """Fill the tensors, in place, from the newest checkpoint that checks (or that of `step`); None: there is none.
+        """Fill the tensors, in place, from the newest valid checkpoint (or that of `step`); None: there is none.
 
-        `fits(extra, path)` raises ValueError for a checkpoint of another run. One that is damaged is passed over for
-        the one before. Raises CheckpointError when there are some, and none of them checks.
+        `fits(extra, path)` raises ValueError for a checkpoint of another run. A corrupt one is skipped for the one
+        before. Raises CheckpointError when there are some, and none of them is valid.
         """
-        candidates = self._ranks.by_leader(lambda: [each for each in find_checkpoints(self.uri) if not each.abandoned])
+        candidates = self._collectives.on_main(
+            lambda: [each for each in find_checkpoints(self.uri) if not each.abandoned]
+        )
         if step is not None:
             steps = sorted({each.step for each in candidates})
             candidates = [each for each in candidates if each.step == step]
             if not candidates:
                 raise CheckpointError(f"{self.uri}: no checkpoint of step {step}: there are {steps}")
-        passed_over: list[str] = []
+        skipped: list[str] = []
         for each in candidates:
-            content = self._ranks.by_leader(functools.partial(layout.read_complete, each.path))
+            content = self._collectives.on_main(functools.partial(layout.read_complete, each.path))
             if isinstance(content, dict):
                 fits(content["extra"], each.path)
                 content = self._fill(tensors, each.path, content)
             if isinstance(content, dict):
                 self.newest_step = each.step
-                return Loaded(each.step, each.path, content["world"], content["extra"], passed_over)
-            passed_over.append(f"{each.path}: {content}")
-        if passed_over:
+                return Loaded(each.step, each.path, content["world"], content["extra"], skipped)
+            skipped.append(f"{each.path}: {content}")
+        if skipped:
             raise CheckpointError(
-                f"{self.uri}: no checkpoint is sound: {'; '.join(passed_over)}: restore one, or choose another output"
+                f"{self.uri}: no checkpoint is valid: {'; '.join(skipped)}: restore one, or choose another output"
             )
         return None
 
     def _fill(self, tensors: Mapping[str, Tensor], path: str, content: dict[str, Any]) -> dict[str, Any] | str:
-        """Load the tensors from a checkpoint; its content, or what is wrong with it."""
+        """Load the tensors from a checkpoint; returns its content, or what is wrong with it."""
         local = storage.local_path(path)
-        name = self._ranks.by_leader(lambda: layout.attempt_name(content["step"]))
+        name = self._collectives.on_main(lambda: layout.new_directory_name(content["step"]))
         folder = local or self._staging / f"load-{name}"
         try:
             if local is None:
-                self._ranks.together(lambda: self._fetch(path, content["files"], folder))
-            faults = self._ranks.together(
-                lambda: fault_of(folder, content["files"][self._ranks.rank :: self._ranks.size])
+                self._collectives.on_all(lambda: self._fetch(path, content["files"], folder))
+            faults = self._collectives.on_all(
+                lambda: fault_of(folder, content["files"][self._collectives.rank :: self._collectives.size])
             )
             fault = next((fault for fault in faults if fault is not None), None)
             if fault is None:
-                self._ranks.together(lambda: self._read(tensors, folder))
+                self._collectives.on_all(lambda: self._read(tensors, folder))
             return content if fault is None else fault
         except CheckpointError as error:
             raise CheckpointError(f"{path}: the checkpoint could not be loaded: {error}") from None
@@ -256,11 +269,11 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
-        dcp.load(dict(tensors), storage_reader=FileSystemReader(folder), process_group=self._ranks.group)
+        dcp.load(dict(tensors), storage_reader=SafeReader(folder), process_group=self._collectives.group)
 
     def _fetch(self, path: str, files: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Once a node, a local copy of a remote checkpoint."""
-        if self._ranks.lead_node:
+        if self._collectives.is_node_main:
             folder.mkdir(parents=True, exist_ok=True)
             for file in files:
                 try:
@@ -269,21 +282,27 @@ class Checkpoints:
                     continue  # found later, as a fault of this checkpoint
 
     def abandon(self, step: int) -> None:
-        """Mark the checkpoints after `step` as of a past that is no more: a rewind went back before them."""
-        self._ranks.by_leader(lambda: layout.abandon_after(self.uri, step))
+        """Mark the checkpoints after `step` as abandoned: a rewind or a branch went back before them."""
+        self._collectives.on_main(lambda: layout.abandon_after(self.uri, step))
 
-    def sweep(self) -> None:
+    def clean_up(self) -> None:
         """Delete what killed runs left unfinished, here and in staging; only while no other run writes here."""
-        self._ranks.together(self._sweep)
+        self._collectives.on_all(self._clean_up)
 
-    def _sweep(self) -> None:
-        if self._ranks.rank == 0:
-            layout.sweep_unfinished(self.uri)
-        if self._ranks.lead_node and self._staging.is_dir():
+    def _clean_up(self) -> None:
+        if self._collectives.rank == 0:
+            layout.delete_unfinished(self.uri)
+        if self._collectives.is_node_main and self._staging.is_dir():
             for folder in self._staging.iterdir():
-                old = time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS
+                old = time.time() - folder.stat().st_mtime > STALE_SECONDS
                 if old or not folder.name.startswith("load-"):
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_complete(place: str) -> bool:
+    with contextlib.suppress(storage.StorageError, OSError):
+        return storage.exists(storage.join(place, COMPLETE))
+    return False
 
 
 def _not_written(step: int, place: str, error: BaseException) -> str:
@@ -295,10 +314,10 @@ class _Writer(FileSystemWriter):
 
     def write_data(self, *arguments: Any, **named: Any) -> Any:
         """Write this rank's tensors."""
-        with errors_in_words():
+        with with_cause():
             return super().write_data(*arguments, **named)
 
     def finish(self, *arguments: Any, **named: Any) -> None:
         """Write the metadata."""
-        with errors_in_words():
+        with with_cause():
             super().finish(*arguments, **named)

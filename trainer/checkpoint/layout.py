@@ -1,9 +1,10 @@
-"""The folders of checkpoints at their place, a local folder or a bucket: found, retired, abandoned, swept.
+"""The folders of checkpoints at their place, a local folder or a bucket: found, retired, abandoned, cleaned up.
 
-CHECKPOINTS/step-00001200-019ab3f0c1d23f9c/     an attempt, its name never used twice and rising with time
+CHECKPOINTS/step-00001200-019ab3f0c1d23f9c/     its name is never used twice and rises with time
     __0_0.distcp ... .metadata                  torch.distributed.checkpoint's files
     complete.json                               last, in one create-only write; without it this is no checkpoint
-    abandoned.json                              a rewind went back before this step
+    abandoned.json                              a rewind or a branch went back before this step
+CHECKPOINTS/owner.json                          the run whose they are, where checkpoint.uri names their place
 """
 
 import json
@@ -16,23 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from schemas import storage
-from trainer.dataset import sha256_of
+from schemas.local_files import sha256_of
 
 __all__ = [
     "COMPLETE",
     "Found",
     "abandon_after",
-    "attempt_name",
+    "claim",
+    "delete_unfinished",
     "fault_of",
     "find_checkpoints",
     "is_of_rank",
+    "new_directory_name",
     "newest_extra",
     "read_complete",
     "retire",
-    "sweep_unfinished",
 ]
 
-COMPLETE, ABANDONED = "complete.json", "abandoned.json"
+COMPLETE, ABANDONED, OWNER = "complete.json", "abandoned.json", "owner.json"
 FIELDS = {"step", "world", "files", "extra"}
 
 
@@ -45,13 +47,13 @@ class Found:
     abandoned: bool
 
 
-def attempt_name(step: int) -> str:
-    """A new folder's name: of one step the attempt that was begun last sorts last, in any store."""
+def new_directory_name(step: int) -> str:
+    """Name a new checkpoint directory: of one step the one that was begun last sorts last, in any store."""
     return f"step-{step:08d}-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"
 
 
 def find_checkpoints(uri: str) -> list[Found]:
-    """The complete checkpoints below `uri`, newest first: by step, of one step by attempt."""
+    """The complete checkpoints below `uri`, newest first: by step, of one step by age."""
     files = set(_files(uri))
     found = [Found(_step(path), path, (path, ABANDONED) in files) for path, name in files if name == COMPLETE]
     return sorted(found, key=lambda each: (each.step, each.path), reverse=True)
@@ -67,7 +69,7 @@ def newest_extra(uri: str) -> dict[str, Any] | None:
 
 
 def read_complete(path: str) -> dict[str, Any] | str:
-    """The content of an attempt's complete.json, or what is wrong with it."""
+    """Return the content of a checkpoint's complete.json, or what is wrong with it."""
     try:
         content = json.loads(storage.read(storage.join(path, COMPLETE)))
         return content if set(content) >= FIELDS else f"{COMPLETE} lacks {sorted(FIELDS - set(content))}"
@@ -75,15 +77,35 @@ def read_complete(path: str) -> dict[str, Any] | str:
         return f"{COMPLETE} cannot be read: {error}"
 
 
-def retire(uri: str, step: int, keep_last: int, keep_every: int | None) -> None:
-    """Delete what neither `keep_last` nor `keep_every` holds, and what was abandoned, after the save of `step`.
+def claim(uri: str, name: str, output: str) -> None:
+    """Write down whose checkpoints lie at `uri`, once. Raises StorageError where they are another run's.
 
-    Checkpoints of later steps, which a damaged one among them can be, neither count nor go.
+    Two runs in one place would go on from each other's weights. A run is known by its name and its output.
+    """
+    owner, place = {"name": name, "output": output.rstrip("/")}, storage.join(uri, OWNER)
+    try:
+        storage.write(place, json.dumps(owner).encode(), create_only=True)
+    except FileExistsError:
+        found = json.loads(storage.read(place))
+        if found != owner:
+            raise storage.StorageError(
+                f"checkpoint.uri={uri}: the checkpoints there are of the run {found.get('name')!r} with output="
+                f"{found.get('output')}, this is {name!r} with output={output}: choose another checkpoint.uri, or "
+                f"delete {place} to go on from them"
+            ) from None
+
+
+def retire(uri: str, step: int, keep_last: int, keep_every: int | None, keep_before: int | None = None) -> None:
+    """Delete what nothing keeps, and what was abandoned, after the save of `step`.
+
+    Kept are the last `keep_last`, every `keep_every` steps, and the last one before or at step `keep_before`.
+    Checkpoints of later steps, which a corrupt one among them can be, neither count nor go.
     """
     found = find_checkpoints(uri)
     good = [each for each in found if not each.abandoned and each.step <= step]
     kept = {each.path for each in good[:keep_last]}
     kept |= {each.path for each in good if keep_every and each.step % keep_every == 0}
+    kept |= {each.path for each in [each for each in good if keep_before and each.step <= keep_before][:1]}
     for each in found:
         if each.path not in kept and (each.abandoned or each.step <= step):
             _delete(each.path)
@@ -96,8 +118,8 @@ def abandon_after(uri: str, step: int) -> None:
             storage.write(storage.join(each.path, ABANDONED), json.dumps({"rewound_to": step}).encode())
 
 
-def sweep_unfinished(uri: str) -> None:
-    """Delete the attempts that are not complete; only while nobody else writes here."""
+def delete_unfinished(uri: str) -> None:
+    """Delete the checkpoint directories that are not complete; only while nobody else writes here."""
     whole = {each.path for each in find_checkpoints(uri)}
     for path in sorted({path for path, _ in _files(uri)} - whole):
         _delete(path)
@@ -108,7 +130,7 @@ def sweep_unfinished(uri: str) -> None:
 
 
 def fault_of(folder: Path, files: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is wrong with files of a checkpoint."""
+    """Return what is wrong with files of a checkpoint, or None."""
     for file in files:
         path = folder / file["name"]
         if not path.exists():
@@ -121,7 +143,7 @@ def fault_of(folder: Path, files: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def is_of_rank(name: str, rank: int) -> bool:
-    """Whether this rank sends a file: each its own, rank 0 the one that describes them."""
+    """Return whether this rank sends a file: each its own, rank 0 the one that describes them."""
     return name.startswith(f"__{rank}_") or (rank == 0 and name == ".metadata")
 
 
@@ -137,7 +159,7 @@ def _delete(path: str) -> None:
 
 
 def _files(uri: str) -> Iterator[tuple[str, str]]:
-    """(attempt's folder, name) of every file of an attempt."""
+    """Yield (directory, name) of every file of a checkpoint directory."""
     root = storage.join(uri)
     for file in storage.list_files(uri):
         folder, _, name = file.uri.removeprefix(root).strip("/").partition("/")

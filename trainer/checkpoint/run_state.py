@@ -1,19 +1,20 @@
-"""What a run is at a step, beside its tensors: a handful of numbers that a person can read and edit.
+"""The state of a run at a step, beside its tensors: a handful of numbers that a person can read and edit.
 
 It lies as JSON in every checkpoint (contracts, section 7, "State"). Equal on all ranks.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schemas.config_model import ConfigError
 from trainer.order.batch_order import ORDER_VERSION, Order
-
-if TYPE_CHECKING:
-    from trainer.resolve import Resolved
+from trainer.resolve import Resolved
 
 __all__ = ["RunState", "check_fits", "check_order", "differences", "first_state"]
+
+
+LATER = {"chosen", "phases", "branched_from"}  # fields that checkpoints of the first version lack
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class RunState:
     optimizer: str
     step: int = 0
     batch: int = 0
-    skipped: tuple[int, ...] = ()  # batches that were passed over, sorted
+    skipped: tuple[int, ...] = ()  # batches that were skipped, sorted
     lost: Mapping[str, int] = field(default_factory=dict)  # sha256 of a shard: first batch without its targets
     tokens: Mapping[str, int] = field(default_factory=dict)  # trained, by source
     digest: str = "00" * 32  # rolls over all trained rows
@@ -34,10 +35,13 @@ class RunState:
     spikes: Mapping[str, Any] = field(default_factory=dict)  # the spike rule's memory
     rewinds: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)  # what may change in a run, as it is now
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # what rules chose at the start, by key
+    phases: Sequence[Mapping[str, Any]] = ()  # what `plan` is the digest of
+    branched_from: int | None = None  # step from which `--step` went back to a checkpoint
     order: str = ORDER_VERSION
 
     def skip(self, batches: Sequence[int]) -> "RunState":
-        """The state with more batches passed over."""
+        """Return the state with more batches skipped."""
         return replace(self, skipped=tuple(sorted({*self.skipped, *batches})))
 
     def to_json(self) -> dict[str, Any]:
@@ -48,14 +52,13 @@ class RunState:
     def from_json(data: Mapping[str, Any]) -> "RunState":
         """Raises ValueError for a state of another form."""
         names = set(RunState.__dataclass_fields__)
-        if set(data) != names:
-            wrong = ", ".join(sorted(set(data) ^ names))
-            raise ValueError(f"the checkpoint's state has other fields than this version's: {wrong}")
-        return RunState(**{**data, "skipped": tuple(data["skipped"])})
+        if wrong := sorted((set(data) | LATER) ^ names):
+            raise ValueError(f"the checkpoint's state has other fields than this version's: {', '.join(wrong)}")
+        return RunState(**{**data, "skipped": tuple(data["skipped"]), "phases": tuple(data.get("phases", ()))})
 
 
-def first_state(run: "Resolved") -> RunState:
-    """The state that a run begins with."""
+def first_state(run: Resolved) -> RunState:
+    """Return the state that a run begins with."""
     schedule = asdict(run.schedule)
     given = run.config.optimizer.model_dump(mode="json") | {"learning_rate": schedule.pop("peak")}
     names = {dataset.name: dataset for dataset in reversed(run.datasets)}  # the first phase's generation
@@ -69,6 +72,7 @@ def first_state(run: "Resolved") -> RunState:
             "schedule": schedule,
             "data": {"mask": run.config.data.mask},
         },
+        chosen=run.chosen,
     )
 
 
@@ -93,24 +97,33 @@ def check_order(state: RunState, started: RunState, order: Order, where: str) ->
 
 
 def _check(names: Sequence[str], state: RunState, started: RunState, order: Order, where: str) -> None:
-    found = [
-        line
-        for name in names
-        for line in differences(name, _plain(getattr(state, name)), _plain(getattr(started, name)))
-    ]
+    found = [line for name in names for line in differences(name, _compared(state, name), _compared(started, name))]
     if found:
         raise ConfigError(
             f"{where} is of another run: {'; '.join(found)}. Mend the configuration, or choose another output"
         )
     if state.plan and state.plan != order.plan_digest(state.batch):
+        changed = differences("data.phases", _numbered(state.phases), _numbered(order.plan(state.batch)))
         raise ConfigError(
-            f"{where}: the phases that began before batch {state.batch} (batch size, sequence length, packing, "
-            "weights, generation) are not those that it was trained with: mend data, or choose another output"
+            f"{where}: the phases that began before batch {state.batch} are not those that it was trained with "
+            f"({'; '.join(changed) if state.phases else 'batch size, sequence length, packing, weights, generation'}): "
+            "mend data, or choose another output"
         )
 
 
+def _compared(state: RunState, name: str) -> Any:
+    """A field as it is compared: the longest sequence is no part of the weights, and may grow."""
+    value = _plain(getattr(state, name))
+    return {key: each for key, each in value.items() if key != "max_positions"} if name == "model" else value
+
+
+def _numbered(phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Phases by number, the first of which the keys of `data` themselves describe."""
+    return {str(number): dict(phase) for number, phase in enumerate(phases)}
+
+
 def differences(name: str, saved: Any, now: Any) -> list[str]:
-    """Every place where two JSON values differ, as `model.dim: 256 in the checkpoint, 512 now`."""
+    """List every place where two JSON values differ, as `model.dim: 256 in the checkpoint, 512 now`."""
     if isinstance(saved, dict) and isinstance(now, dict):
         keys = sorted({*saved, *now})
         below = f"{name}." if name else ""

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from schemas.manifest import DatasetError
+from schemas.dataset import DatasetError, check_digest
+from trainer.data.shard_files import ShardFiles
 from trainer.data.shard_rows import Layout, NarrowBatch, OpenShard, gather, pieces_of
-from trainer.dataset import Dataset, ShardFiles, check_digest
+from trainer.data.train_split import TrainSplit
 from trainer.order.batch_order import Batch, EndOfRun, Order, Phase, Window, slice_of
 
-__all__ = ["Job", "ReadBatch", "Reader", "ShardLost", "Shelf", "UseOfShards"]
+__all__ = ["Job", "ReadBatch", "Reader", "ShardLost", "ShardProvider", "UseOfShards"]
 
 NEVER = 2**62
 
@@ -24,13 +25,13 @@ class ShardLost(DatasetError):
     """A shard that is bad and stays bad; the message names it."""
 
 
-class Shelf(Protocol):
+class ShardProvider(Protocol):
     """Where remote shards can be read on this machine: see cache.py."""
 
     def path(self, shard: int) -> str:
         """The shard's local file; waits until it is there. Raises ShardLost, or StorageError."""
 
-    def past(self, batch: int) -> None:
+    def advance_to(self, batch: int) -> None:
         """Nothing before `batch` is read any more, and no file that only earlier batches need is open."""
 
     def close(self) -> None:
@@ -41,7 +42,7 @@ class Shelf(Protocol):
 class Job:
     """What a reader must know; small enough to be sent to a worker."""
 
-    datasets: Sequence[Dataset]
+    datasets: Sequence[TrainSplit]
     seed: int
     phases: Sequence[Phase]
     rank: int = 0
@@ -50,7 +51,7 @@ class Job:
     lost: Mapping[int, int] = field(default_factory=dict)  # shard: first batch without its targets
     skip_lost: bool = False  # go on without a shard that stays bad
     verify: bool = True  # digest local shards before they are read
-    shelf: Any = None  # the Cache, where a dataset is remote
+    provider: Any = None  # the Cache, where a dataset is remote
 
     def order(self) -> Order:
         """The run's order, for one thread."""
@@ -61,7 +62,7 @@ class Job:
 class ReadBatch:
     """A rank's slice of a batch, as the shards hold it."""
 
-    rows: Batch
+    samples: Batch
     narrow: NarrowBatch
     lost: dict[int, int]  # shards that this batch was the first to miss, and the batch
 
@@ -76,7 +77,7 @@ class UseOfShards:
         self._soonest = start  # no shard is over before this batch
 
     def over(self, batch: int) -> list[int]:
-        """Shards of begun windows that no batch from `batch` on reads in those; each is told once a window."""
+        """Return the shards of begun windows that no batch from `batch` on reads; each is named once a window."""
         while self._following is not None and self._following.first_batch <= batch:
             for shard in self._following.shards:
                 self._last[shard] = max(self._following.last_batch, self._last.get(shard, -1))
@@ -92,7 +93,7 @@ class UseOfShards:
 
 
 def _windows_from(order: Order, start: int) -> Iterator[Window]:
-    """The windows that batches from `start` on read; none past the run's end, where a worker may be told to begin."""
+    """The windows that batches from `start` on read; none past the run's end, where a worker may begin."""
     try:
         yield from order.windows_from(start)
     except EndOfRun:
@@ -106,20 +107,22 @@ class Reader:
         """Read from batch `start` on; `stopped` ends a wait for a remote shard."""
         self.order = job.order()
         self._job = job
-        self._shelf: Shelf | None = job.shelf.enter(self.order, start, stopped) if job.shelf is not None else None
+        self._provider: ShardProvider | None = (
+            job.provider.enter(self.order, start, stopped) if job.provider is not None else None
+        )
         self._files = ShardFiles(self.order.shards, job.datasets)
         self._lost = dict(job.lost)
         self._open: dict[int, OpenShard] = {}
         self._slot_N = np.empty(len(self.order.shards.source_N), np.int64)  # place in the layout; -1: not open
-        self._sound_N = np.zeros(len(self._slot_N), np.bool_)  # local shards that were digested
+        self._verified_N = np.zeros(len(self._slot_N), np.bool_)  # local shards whose digest was checked
         self._cut: tuple[int, str] | None = None  # sequence length and packing that the open shards were checked for
         self._arrange()
         self._use = UseOfShards(self.order, start)
 
-    def batches(self, start: int, step: int = 1) -> Iterator[ReadBatch]:
-        """Batches start, start + step, ... without the skipped ones, to the run's end."""
+    def batches(self, start: int, step: int = 1, until: int | None = None) -> Iterator[ReadBatch]:
+        """Yield batches start, start + step, ... without the skipped ones, to the run's end or before `until`."""
         skipped, b = set(self.order.skipped), start
-        while True:
+        while until is None or b < until:
             if b not in skipped:
                 try:
                     yield self.read(b)
@@ -128,38 +131,38 @@ class Reader:
             b += step
 
     def close(self) -> None:
-        """Let go of all shards."""
+        """Close all shards."""
         self._open.clear()
         self._arrange()
-        if self._shelf is not None:
-            self._shelf.close()
+        if self._provider is not None:
+            self._provider.close()
 
     def read(self, b: int) -> ReadBatch:
-        """This rank's rows of a batch. Raises EndOfRun past the last, DatasetError for a bad shard that must not be."""
+        """Return this rank's samples of a batch. Raises EndOfRun past the last, DatasetError for a bad shard."""
         phase = self.order.phase_of(b)
         self._close_shards(b, phase)
-        if self._shelf is not None:
-            self._shelf.past(b)
-        rows = slice_of(self.order.batch(b), self._job.rank, self._job.world)
+        if self._provider is not None:
+            self._provider.advance_to(b)
+        samples = slice_of(self.order.batch(b), self._job.rank, self._job.world)
         lost: dict[int, int] = {}
         try:
-            narrow = self._gather(rows, phase, lost)
+            narrow = self._gather(samples, phase, lost)
         finally:
             self._lost |= lost
-        return ReadBatch(rows, narrow, lost)
+        return ReadBatch(samples, narrow, lost)
 
-    def _gather(self, rows: Batch, phase: Phase, lost: dict[int, int]) -> NarrowBatch:
-        """The rows' tokens, copied out of their shards; none for those of a lost shard."""
+    def _gather(self, samples: Batch, phase: Phase, lost: dict[int, int]) -> NarrowBatch:
+        """Return the samples' tokens, copied out of their shards; none for those of a lost shard."""
         dataset = self._job.datasets[0]  # all have one tokenizer
-        targets_BT = np.zeros((len(rows), phase.sequence_length), dataset.token_type)
-        closed = self._slot_N[rows.shard_G] < 0
+        targets_BT = np.zeros((len(samples), phase.sequence_length), dataset.token_type)
+        closed = self._slot_N[samples.shard_G] < 0
         if closed.any():
-            for shard in np.unique(rows.shard_G[closed]).tolist():
-                if self._lost.get(shard, NEVER) > rows.number and not self._try_shard(shard, phase):
-                    lost[shard] = rows.number
+            for shard in np.unique(samples.shard_G[closed]).tolist():
+                if self._lost.get(shard, NEVER) > samples.number and not self._try_shard(shard, phase):
+                    lost[shard] = samples.number
             self._arrange()
-        slot_B = self._slot_N[rows.shard_G]
-        pieces = pieces_of(self._layout, slot_B, rows.row_G, phase.sequence_length, phase.packing)
+        slot_B = self._slot_N[samples.shard_G]
+        pieces = pieces_of(self._layout, slot_B, samples.row_G, phase.sequence_length, phase.packing)
         before_P = gather(self._layout, pieces, dataset.end_of_text, targets_BT)
         return NarrowBatch(targets_BT, pieces.row_P, pieces.column_P, pieces.length_P, before_P)
 
@@ -171,7 +174,7 @@ class Reader:
         self._layout = Layout(self._open.values())
 
     def _close_shards(self, b: int, phase: Phase) -> None:
-        """Let go of what batch b and later ones do not read in the windows that have begun, or as it was checked."""
+        """Close what batch b and later ones do not read in the windows that have begun, or as it was checked."""
         gone = [shard for shard in self._use.over(b) if shard in self._open]
         cut = (phase.sequence_length, phase.packing)
         if cut != self._cut:
@@ -182,7 +185,7 @@ class Reader:
             self._arrange()
 
     def _try_shard(self, shard: int, phase: Phase) -> bool:
-        """Open a shard. False, or DatasetError, for a bad one, by what the job says of lost shards."""
+        """Open a shard. False, or DatasetError, for a bad one, as the job treats lost shards."""
         try:
             opened = self._open_shard(shard)
             if phase.packing == "documents":
@@ -199,13 +202,13 @@ class Reader:
         local = self._files.path(shard)
         if local is not None:
             # Once a reader. W workers each do it: at a GB/s, for shards that last for hours, less than agreeing on it.
-            if self._job.verify and not self._sound_N[shard]:
+            if self._job.verify and not self._verified_N[shard]:
                 check_digest(local, self.order.shards.sha256_N[shard].tobytes().hex(), local)
-                self._sound_N[shard] = True
+                self._verified_N[shard] = True
             return OpenShard(local, token_type, num_tokens)
-        assert self._shelf is not None, "a remote dataset is read through a cache"
+        assert self._provider is not None, "a remote dataset is read through a cache"
         while True:
-            path = self._shelf.path(shard)
+            path = self._provider.path(shard)
             try:
                 return OpenShard(path, token_type, num_tokens)
             except DatasetError:

@@ -2,10 +2,11 @@
 
     CACHE/fetcher.lock      held by the one process that fetches (shard_fetcher.py): its session and run
     CACHE/SESSION/SHA256    shards that were checked in this session: what readers open
-    CACHE/kept/SHA256       shards of earlier sessions, to be checked before they are used again
-    CACHE/arriving/, aside/ unfinished files; files that were not what the manifest says
+    CACHE/unverified/SHA256 shards of earlier sessions, to be checked before they are used again
+    CACHE/downloading/      unfinished files
+    CACHE/quarantine/       files that were not what the manifest says
     CACHE/readers/          one file a reader, which it holds locked: how far it has come
-    CACHE/notes/SHA256      why a shard cannot be had
+    CACHE/errors/SHA256     why a shard cannot be had
 
 Locks are the kernel's (`flock`): they end with their process, however it ends, so nothing that a killed process leaves
 behind hinders the others or the next start. There is no shared memory.
@@ -29,13 +30,13 @@ from schemas.recipe import canonical_json
 from schemas.storage import StorageError
 from trainer.data.batch_reader import ShardLost
 from trainer.data.cache_quota import BLOCK_BYTES, OVERHEAD_BYTES
-from trainer.dataset import ShardFiles
+from trainer.data.shard_files import ShardFiles
 from trainer.order.batch_order import Order, Phase
 from trainer.order.mixture import normalised, parse_decimal
 from trainer.order.phases import ShardTable
 from trainer.order.source_order import window_shards
 
-__all__ = ["Cache", "CacheReader", "Note", "Session", "Stopped", "readers_of", "run_key", "smallest_cache"]
+__all__ = ["Cache", "CacheReader", "ErrorMarker", "Session", "Stopped", "readers_of", "run_key", "smallest_cache"]
 
 POLL_SECONDS = 0.02
 ORPHANED_SECONDS = 60.0
@@ -43,7 +44,7 @@ ORPHANED_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Session:
-    """What the fetcher's lock file says."""
+    """The content of the fetcher's lock file."""
 
     name: str
     run: str  # `run_key`
@@ -51,7 +52,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Note:
+class ErrorMarker:
     """Why a shard cannot be had in a session."""
 
     session: str
@@ -77,24 +78,24 @@ class Cache:
         except (OSError, ValueError, TypeError):
             return None
 
-    def note(self, sha256: str) -> Note | None:
-        """What was noted about a shard."""
+    def error_marker(self, sha256: str) -> ErrorMarker | None:
+        """Return why a shard cannot be had, or None."""
         try:
-            return Note(**json.loads(self.place("notes", sha256).read_bytes()))
+            return ErrorMarker(**json.loads(self.place("errors", sha256).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def enter(self, order: Order, start: int, stopped: Callable[[], bool]) -> "CacheReader":
-        """Become a reader from batch `start` on, until `stopped` says so."""
+        """Become a reader from batch `start` on, until `stopped` returns true."""
         return CacheReader(self, order, start, stopped)
 
 
 class Stopped(Exception):
-    """The reader was told to stop while it waited."""
+    """The reader was stopped while it waited."""
 
 
 class CacheReader:
-    """A process (or a thread of it) that opens shards of the cache. See reader.Shelf."""
+    """A process (or a thread of it) that opens shards of the cache. See batch_reader.ShardProvider."""
 
     def __init__(self, cache: Cache, order: Order, start: int, stopped: Callable[[], bool]) -> None:
         self._cache, self._digests, self._stopped = cache, order.shards.sha256_N, stopped
@@ -102,12 +103,12 @@ class CacheReader:
         name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._file = cache.place("readers", name)
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        unborn = self._file.with_name(f".{name}")
-        self._descriptor = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        unlocked = self._file.with_name(f".{name}")
+        self._descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         self._session = "-"
-        self._tell(start)
-        os.rename(unborn, self._file)  # it is seen by others only with its lock on it
+        self._publish(start)
+        os.rename(unlocked, self._file)  # it is seen by others only with its lock on it
 
     def path(self, shard: int) -> str:
         """The shard's local file; waits until it is there. Raises ShardLost, or StorageError."""
@@ -118,11 +119,11 @@ class CacheReader:
             if session is not None and session.run == self._run:
                 if session.name != self._session:
                     self._session = session.name
-                    self._tell(self._batch)
+                    self._publish(self._batch)
                 place = self._cache.place(session.name, sha256)
                 if place.exists():
                     return str(place)
-                self._heed_note(session, sha256)
+                self._raise_marked_error(session, sha256)
             if self._stopped():
                 raise Stopped
             if is_held(self._cache.place("fetcher.lock")):
@@ -134,25 +135,25 @@ class CacheReader:
                     raise StorageError(f"{self._cache.folder}: no process fetches shards into this cache any more")
             time.sleep(POLL_SECONDS)
 
-    def past(self, batch: int) -> None:
+    def advance_to(self, batch: int) -> None:
         """Nothing before `batch` is read any more, and no file that only earlier batches need is open."""
         if batch != self._batch:
-            self._tell(batch)
+            self._publish(batch)
 
     def close(self) -> None:
-        """Be no reader any more."""
+        """Stop being a reader."""
         self._file.unlink(missing_ok=True)
         os.close(self._descriptor)
 
-    def _tell(self, batch: int) -> None:
+    def _publish(self, batch: int) -> None:
         self._batch = batch
         # One write of a fixed length: whoever reads meanwhile sees the old line or the new one.
         os.pwrite(self._descriptor, f"{self._session:>16} {batch:>20}\n".encode(), 0)
 
-    def _heed_note(self, session: Session, sha256: str) -> None:
-        note = self._cache.note(sha256)
-        if note is not None and note.session == session.name:
-            raise ShardLost(note.message) if note.kind == "lost" else StorageError(note.message)
+    def _raise_marked_error(self, session: Session, sha256: str) -> None:
+        marker = self._cache.error_marker(sha256)
+        if marker is not None and marker.session == session.name:
+            raise ShardLost(marker.message) if marker.kind == "lost" else StorageError(marker.message)
 
     def _refuse_other_run(self) -> None:
         session = self._cache.session()
@@ -164,7 +165,7 @@ class CacheReader:
 
 
 def readers_of(cache: Cache) -> list[tuple[str, int]]:
-    """(session, batch) of every reader that lives; what dead ones left is removed. For the holder of the lock."""
+    """Return (session, batch) of every living reader and remove the files of dead ones. For the holder of the lock."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for entry in list(os.scandir(cache.place("readers"))):
@@ -205,12 +206,12 @@ def smallest_cache(table: ShardTable, phases: Sequence[Phase], files: ShardFiles
     More windows where a batch reads more than one. 0 when nothing is remote.
     """
     remote_N = files.remote_N()
-    space_N = np.where(remote_N, -(-files.bytes_N // BLOCK_BYTES) * BLOCK_BYTES, 0)
-    needs = [sum(_window_bytes(table, space_N, phase)) for phase in phases]
+    disk_bytes_N = np.where(remote_N, -(-files.bytes_N // BLOCK_BYTES) * BLOCK_BYTES, 0)
+    needs = [sum(_window_bytes(table, disk_bytes_N, phase)) for phase in phases]
     return max(needs) + OVERHEAD_BYTES if remote_N.any() else 0
 
 
-def _window_bytes(table: ShardTable, space_N: Any, phase: Phase) -> Iterator[int]:
+def _window_bytes(table: ShardTable, disk_bytes_N: Any, phase: Phase) -> Iterator[int]:
     names = list(phase.weights)
     weights = normalised(
         [parse_decimal(phase.weights[name], f"weight of {name!r}", "give a decimal number above 0") for name in names]
@@ -222,5 +223,5 @@ def _window_bytes(table: ShardTable, space_N: Any, phase: Phase) -> Iterator[int
         windows = -(-count // window_shards(weight))
         in_window = -(-count // max(windows, 1))
         a_batch = 1 + -(-float(weight) * phase.global_batch * windows // max(int(rows.sum()), 1))
-        spaces = np.sort(space_N[table.source_N == table.sources.index(name)])[::-1]
-        yield int(spaces[: in_window * max(2, int(a_batch))].sum())
+        sizes = np.sort(disk_bytes_N[table.source_N == table.sources.index(name)])[::-1]
+        yield int(sizes[: in_window * max(2, int(a_batch))].sum())

@@ -5,23 +5,23 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
-__all__ = ["OVERHEAD_BYTES", "Space", "space_of"]
+__all__ = ["OVERHEAD_BYTES", "Quota", "disk_bytes"]
 
 BLOCK_BYTES = 4096
-OVERHEAD_BYTES = 1 << 20  # of the limit, for folders, locks and notes
+OVERHEAD_BYTES = 1 << 20  # of the limit, for folders, locks and error markers
 
 
-def space_of(size: int) -> int:
+def disk_bytes(size: int) -> int:
     """What a file of `size` bytes takes of a disk: whole blocks, as `du` counts."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
-class Space:
+class Quota:
     """For several threads. `limit` is in bytes and holds OVERHEAD_BYTES for what is not counted."""
 
     def __init__(self, limit: int, files: Iterable[Path]) -> None:
         self._limit = limit - OVERHEAD_BYTES
-        self._files = {path: space_of(path.stat().st_size) for path in files}
+        self._files = {path: disk_bytes(path.stat().st_size) for path in files}
         self._reserved: dict[Hashable, int] = {}
         self._lock = threading.RLock()
 
@@ -34,13 +34,13 @@ class Space:
         with self._lock:
             if not self.fits(size):
                 return False
-            self._reserved[key] = space_of(size)
+            self._reserved[key] = disk_bytes(size)
             return True
 
     def fits(self, size: int) -> bool:
         """Whether a file of `size` bytes more stays below the limit."""
         with self._lock:
-            return sum(self._files.values()) + sum(self._reserved.values()) + space_of(size) <= self._limit
+            return sum(self._files.values()) + sum(self._reserved.values()) + disk_bytes(size) <= self._limit
 
     def release(self, key: Hashable) -> None:
         """Give up what was reserved and not used."""
@@ -50,13 +50,13 @@ class Space:
     def move(self, before: Path, after: Path, key: Hashable = None) -> None:
         """Rename a file that was reserved for as `key`, or that was counted as `before`."""
         with self._lock:
-            size = space_of(before.stat().st_size)
+            size = disk_bytes(before.stat().st_size)
             os.replace(before, after)
             self._files.pop(before, None)
             self._reserved.pop(key, None)
             self._files[after] = size
 
-    def set_aside(self, before: Path, after: Path) -> bool:
+    def quarantine(self, before: Path, after: Path) -> bool:
         """Rename an uncounted file where there is room for it beside all that is reserved."""
         with self._lock:
             fits = self.fits(before.stat().st_size)

@@ -14,13 +14,13 @@ from trainer.data.reader_process import Worker
 from trainer.data.shard_fetcher import Fetcher
 from trainer.data.shard_rows import widen
 
-__all__ = ["ReadAhead"]
+__all__ = ["Prefetcher"]
 
 AHEAD = 2  # finished batches that wait for the consumer
 END = object()
 
 
-class ReadAhead:
+class Prefetcher:
     """Reads ahead in a thread of its own, AHEAD finished batches at most."""
 
     def __init__(self, job: Job, start: int, workers: int, mask: bool) -> None:
@@ -31,10 +31,11 @@ class ReadAhead:
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(AHEAD):
             self._room.put(None)
-        self._fetcher = Fetcher(job.shelf, job, start) if job.shelf is not None else None
+        self._fetcher = Fetcher(job.provider, job, start) if job.provider is not None else None
         if self._fetcher is not None:
             self._fetcher.start()
-        self._workers = [Worker(job, start + w, workers) for w in range(workers)]
+        self._handover = start + workers  # the workers' first batch: they take a second or two to start
+        self._workers = [Worker(job, self._handover + w, workers) for w in range(workers)]
         self._thread = threading.Thread(target=self._run, name="token-stream", daemon=True)
         self._thread.start()
         # A thread that is still at work when the interpreter ends may bring down the process with it.
@@ -75,18 +76,22 @@ class ReadAhead:
         finally:
             batches.close()
 
-    def _read_here(self) -> Generator[ReadBatch, None, None]:
+    def _read_here(self, until: int | None = None) -> Generator[ReadBatch, None, None]:
         reader = Reader(self._job, self._start, self._stopping.is_set)
         try:
-            yield from reader.batches(self._start)
+            yield from reader.batches(self._start, until=until)
         finally:
             reader.close()
 
     def _from_workers(self) -> Generator[ReadBatch, None, None]:
-        """Batches in order. This process counts as a reader of the cache too: for workers that have yet to start."""
-        order, b = self._job.order(), self._start
-        shelf = self._job.shelf and self._job.shelf.enter(order, b, self._stopping.is_set)
+        """Yield batches in order: while the workers start, this process reads the first ones itself.
+
+        It counts as a reader of the cache all the time, for workers that have yet to start.
+        """
+        order, b = self._job.order(), self._handover
+        provider = self._job.provider and self._job.provider.enter(order, b, self._stopping.is_set)
         try:
+            yield from self._read_here(until=b)
             while True:
                 if order.step_of_batch(b) is not None:
                     found = self._receive(b)
@@ -94,11 +99,11 @@ class ReadAhead:
                         return
                     yield found
                 b += 1
-                if shelf:
-                    shelf.past(b)
+                if provider:
+                    provider.advance_to(b)
         finally:
-            if shelf:
-                shelf.close()
+            if provider:
+                provider.close()
 
     def _receive(self, b: int) -> ReadBatch | None:
         """Batch b from its worker; one that was killed is started again, unless it has just been."""
@@ -128,6 +133,6 @@ class ReadAhead:
             targets_BT=torch.from_numpy(wide.targets_BT),
             positions_BT=None if wide.positions_BT is None else torch.from_numpy(wide.positions_BT),
             documents_BT=None if wide.documents_BT is None else torch.from_numpy(wide.documents_BT),
-            batch=read.rows.number,
-            rows=read.rows,
+            batch=read.samples.number,
+            samples=read.samples,
         )

@@ -1,4 +1,4 @@
-"""A process that reads every W-th batch of a rank and sends it through a pipe: `python -m trainer.data.reader_process`.
+"""A process that reads every W-th batch of a rank and sends it through a pipe.
 
 It is no fork of the training process and shares no memory with it: it takes its job from standard input, holds no
 state, and ends when its pipe is closed, however the training process ended.
@@ -30,19 +30,16 @@ class Worker:
     """The training process's end of a worker that reads batches start, start + step, ..."""
 
     def __init__(self, job: Job, start: int, step: int) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.data.reader_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
+        # By this process's own path: `-m` would look into the current folder first, where a trainer.py may lie.
+        path = [place or os.getcwd() for place in sys.path]
+        code = f"import sys; sys.path[:] = {path!r}; from trainer.data.reader_process import main; main()"
+        self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._output: Any = self._process.stdout
         if SET_PIPE_SIZE is not None:
             fcntl.fcntl(self._output, SET_PIPE_SIZE, PIPE_BYTES)
-        self._give(self._process.stdin, (job, start, step))
+        self._send_job(self._process.stdin, (job, start, step))
 
     def receive(self) -> ReadBatch | None:
         """The next batch; None after the last. Raises what the worker raised, EOFError when it is gone."""
@@ -76,7 +73,7 @@ class Worker:
         self._output.close()
 
     @staticmethod
-    def _give(stdin: Any, job: tuple[Job, int, int]) -> None:
+    def _send_job(stdin: Any, job: tuple[Job, int, int]) -> None:
         try:
             with stdin:
                 pickle.dump(job, stdin, protocol=pickle.HIGHEST_PROTOCOL)
@@ -128,7 +125,3 @@ def _bytes(array: Any) -> memoryview:
 def _frame(output: BinaryIO, kind: str, content: Any) -> None:
     pickle.dump((kind, content), output, protocol=pickle.HIGHEST_PROTOCOL)
     output.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The one process of a node that fetches remote shards into the cache, ahead of the readers and in order of need.
 
-Every process of the run has a Fetcher, a thread; the one that gets the lock works, the others wait to take over. Space
+Every process of the run has a Fetcher, a thread; the one that gets the lock works, the others wait to take over. Quota
 is reserved before a byte is fetched, so the limit holds at every moment, unfinished files included.
 """
 
@@ -19,9 +19,9 @@ from pathlib import Path
 from schemas import storage
 from schemas.storage import Refused, StorageError
 from trainer.data.batch_reader import Job
-from trainer.data.cache import Cache, Note, Session, readers_of, run_key
-from trainer.data.cache_quota import Space
-from trainer.dataset import ShardFiles
+from trainer.data.cache import Cache, ErrorMarker, Session, readers_of, run_key
+from trainer.data.cache_quota import Quota
+from trainer.data.shard_files import ShardFiles
 from trainer.order.batch_order import Window
 
 __all__ = ["Fetcher"]
@@ -40,7 +40,7 @@ class Bad(Exception):
     """What came is not what the manifest names."""
 
 
-class Interrupted(Exception):
+class Cancelled(Exception):
     """The fetcher closes."""
 
 
@@ -55,14 +55,14 @@ class Fetcher:
         self._remote_N = self._files.remote_N()
         self._lost = dict(job.lost)
         self._lock: int | None = None
-        self._arriving: dict[int, threading.Thread] = {}
+        self._downloads: dict[int, threading.Thread] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shard-fetcher", daemon=True)
 
     def start(self) -> None:
         """Take the lock if it is free, so that readers find a session, and begin."""
         self._cache.folder.mkdir(parents=True, exist_ok=True)
-        if self._lead():
+        if self._take_lock():
             self._open_session()
         self._thread.start()
 
@@ -74,7 +74,7 @@ class Fetcher:
     def _run(self) -> None:
         try:
             while not self._stopping.wait(CYCLE_SECONDS):
-                if self._lock is None and self._lead():
+                if self._lock is None and self._take_lock():
                     self._open_session()
                 if self._lock is not None:
                     self._work()
@@ -82,14 +82,14 @@ class Fetcher:
             log.exception("the fetcher of %s failed; another process takes over", self._cache.folder)
         finally:
             self._stopping.set()
-            for thread in self._arriving.values():
+            for thread in self._downloads.values():
                 thread.join()
             if self._lock is not None:
                 os.close(self._lock)
 
     # ------------------------------------------------------------ the lock and the session
 
-    def _lead(self) -> bool:
+    def _take_lock(self) -> bool:
         descriptor = os.open(self._cache.place("fetcher.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,47 +110,51 @@ class Fetcher:
             os.ftruncate(self._lock, 0)  # at once: nobody may trust the old session's files
             name = secrets.token_hex(8)
         self._session = Session(name, run, os.getpid())
-        for folder in (name, "kept", "arriving", "aside", "notes"):
+        for folder in (name, "unverified", "downloading", "quarantine", "errors"):
             self._cache.place(folder).mkdir(exist_ok=True)
-        self._sweep()
-        counted = [path for folder in (name, "kept", "aside") for path in self._cache.place(folder).iterdir()]
-        self._space = Space(self._cache.max_bytes, counted)
-        self._space.make_room(0, lambda path: path.parent.name != name)  # a limit lowered since holds at once
+        self._clean_up()
+        counted = [
+            path for folder in (name, "unverified", "quarantine") for path in self._cache.place(folder).iterdir()
+        ]
+        self._quota = Quota(self._cache.max_bytes, counted)
+        self._quota.make_room(0, lambda path: path.parent.name != name)  # a limit lowered since holds at once
         self._windows: list[Window] = []
         self._ahead: Iterator[Window] = iter(())
-        self._front, self._changes_at, self._settled = -1, 0, False
+        self._front, self._changes_at, self._idle = -1, 0, False
         text = json.dumps(asdict(self._session)).encode()
         os.pwrite(self._lock, text, 0)
         os.ftruncate(self._lock, len(text))
 
-    def _sweep(self) -> None:
+    def _clean_up(self) -> None:
         """Remove what is unfinished or of ended sessions, but for their shards."""
-        for path in self._cache.place("arriving").iterdir():
+        for path in self._cache.place("downloading").iterdir():
             path.unlink()
-        notes = [path.name for path in self._cache.place("notes").iterdir()]
-        self._noted = {sha for sha in notes if (n := self._cache.note(sha)) and n.session == self._session.name}
-        for sha256 in set(notes) - self._noted:
-            self._cache.place("notes", sha256).unlink()
-        known = {self._session.name, "kept", "arriving", "aside", "notes", "readers"}
+        marked = [path.name for path in self._cache.place("errors").iterdir()]
+        self._marked = {
+            sha for sha in marked if (n := self._cache.error_marker(sha)) and n.session == self._session.name
+        }
+        for sha256 in set(marked) - self._marked:
+            self._cache.place("errors", sha256).unlink()
+        known = {self._session.name, "unverified", "downloading", "quarantine", "errors", "readers"}
         for folder in self._cache.folder.iterdir():
             if folder.is_dir() and folder.name not in known and len(folder.name) == 16:
                 for path in folder.iterdir():
-                    os.replace(path, self._cache.place("kept", path.name))
+                    os.replace(path, self._cache.place("unverified", path.name))
                 folder.rmdir()
 
     # ------------------------------------------------------------ one cycle
 
     def _work(self) -> None:
         """Start what is needed next and fits."""
-        done = [shard for shard, thread in self._arriving.items() if not thread.is_alive()]
+        done = [shard for shard, thread in self._downloads.items() if not thread.is_alive()]
         for shard in done:
-            del self._arriving[shard]
-            self._space.release(shard)
+            del self._downloads[shard]
+            self._quota.release(shard)
         front = min((batch for _, batch in readers_of(self._cache)), default=self._start)
-        if self._settled and not done and self._front <= front < self._changes_at:
+        if self._idle and not done and self._front <= front < self._changes_at:
             return  # nothing to start, and nothing to evict that there was not before
         self._look_ahead(front)
-        self._settled = self._start_fetches()
+        self._idle = self._start_fetches()
 
     def _look_ahead(self, front: int) -> None:
         """Windows from the readers' front on, twice as many as the cache can hold, to know what is needed latest."""
@@ -176,17 +180,17 @@ class Fetcher:
         use = self._next_use()
         for shard, needed in use.items():
             sha256 = self._hex(shard)
-            if shard in self._arriving or self._ready(sha256) in self._space or sha256 in self._noted:
+            if shard in self._downloads or self._ready(sha256) in self._quota or sha256 in self._marked:
                 continue
-            if len(self._arriving) >= FETCHES_AT_ONCE:
+            if len(self._downloads) >= FETCHES_AT_ONCE:
                 return True
-            if self._cache.place("kept", sha256) not in self._space and not self._reserve(shard, needed, use):
-                if needed <= self._front and not self._arriving:
-                    self._note(shard, "store", self._too_small(shard))
+            if self._cache.place("unverified", sha256) not in self._quota and not self._reserve(shard, needed, use):
+                if needed <= self._front and not self._downloads:
+                    self._mark_error(shard, "store", self._too_small(shard))
                     return False
                 return True
             thread = threading.Thread(target=self._obtain, args=(shard,), name="fetch", daemon=True)
-            self._arriving[shard] = thread
+            self._downloads[shard] = thread
             thread.start()
         return True
 
@@ -203,18 +207,18 @@ class Fetcher:
     def _reserve(self, shard: int, needed: int, use: dict[int, int]) -> bool:
         """Room for a shard: at the cost of what no reader needs, then of what is needed latest, if later than it."""
         size = int(self._files.bytes_N[shard])
-        if self._space.reserve(shard, size):
+        if self._quota.reserve(shard, size):
             return True
-        busy = {self._hex(each) for each in self._arriving}
+        busy = {self._hex(each) for each in self._downloads}
         by_name = {self._hex(each): batch for each, batch in use.items()}
 
         def order(path: Path) -> int | None:
-            if path.parent.name == "aside":
+            if path.parent.name == "quarantine":
                 return NEVER
             batch = by_name.get(path.name, NEVER)
             return batch if batch > max(needed, self._front) and path.name not in busy else None
 
-        return self._space.make_room(size, order) and self._space.reserve(shard, size)
+        return self._quota.make_room(size, order) and self._quota.reserve(shard, size)
 
     def _too_small(self, shard: int) -> str:
         return (
@@ -225,32 +229,32 @@ class Fetcher:
     # ------------------------------------------------------------ one shard, in a thread of its own
 
     def _obtain(self, shard: int) -> None:
-        """Check what was kept, or fetch; a file that is bad is set aside and fetched again."""
+        """Check the file of an earlier session, or fetch; a corrupt file is quarantined and fetched again."""
         try:
-            kept = self._cache.place("kept", self._hex(shard))
-            if kept in self._space:
-                self._take_kept(shard, kept)
+            unverified = self._cache.place("unverified", self._hex(shard))
+            if unverified in self._quota:
+                self._reuse_unverified(shard, unverified)
             else:
                 self._try_fetches(shard, self._files.uri(shard))
-        except Interrupted:
+        except Cancelled:
             return
         except OSError as error:  # our own disk
             message = f"{self._cache.folder}: {error.strerror or error}: free some space, or change data.cache"
             with contextlib.suppress(OSError):
-                self._note(shard, "store", message)
+                self._mark_error(shard, "store", message)
 
-    def _take_kept(self, shard: int, kept: Path) -> None:
+    def _reuse_unverified(self, shard: int, path: Path) -> None:
         """A shard of an earlier session, if it is still what the manifest says; else it is fetched next."""
         digest = hashlib.sha256()
-        with kept.open("rb") as file:
+        with path.open("rb") as file:
             while block := file.read(8 << 20):
-                self._heed_stop()
+                self._raise_if_cancelled()
                 digest.update(block)
         if digest.hexdigest() == self._hex(shard):
-            self._space.move(kept, self._ready(self._hex(shard)))
+            self._quota.move(path, self._ready(self._hex(shard)))
         else:
-            log.warning("%s is damaged, and fetched again", kept)
-            self._space.remove(kept)
+            log.warning("%s is corrupt and is fetched again", path)
+            self._quota.remove(path)
 
     def _try_fetches(self, shard: int, uri: str) -> None:
         bad, fault = False, ""
@@ -258,7 +262,7 @@ class Fetcher:
             if attempt:
                 log.warning("%s; fetched again", fault)
                 self._stopping.wait(AGAIN_SECONDS * attempt)
-                self._heed_stop()
+                self._raise_if_cancelled()
             try:
                 return self._fetch(shard, uri)
             except Bad as error:
@@ -266,42 +270,42 @@ class Fetcher:
             except FileNotFoundError:
                 bad, fault = True, f"{uri}: it is missing"
             except Refused as error:
-                return self._note(shard, "store", str(error))
+                return self._mark_error(shard, "store", str(error))
             except StorageError as error:
                 bad, fault = False, str(error)
-        self._note(shard, "lost" if bad else "store", f"{fault}; so it was at {TRIES} tries")
+        self._mark_error(shard, "lost" if bad else "store", f"{fault}; so it was at {TRIES} tries")
 
     def _fetch(self, shard: int, uri: str) -> None:
         expected = int(self._files.bytes_N[shard])
         found = storage.stat(uri)
         if found.size != expected:
             raise Bad(f"it has {found.size:,} bytes, the manifest says {expected:,}")
-        unfinished, digest = self._cache.place("arriving", self._hex(shard)), hashlib.sha256()
+        unfinished, digest = self._cache.place("downloading", self._hex(shard)), hashlib.sha256()
         try:
             with unfinished.open("wb") as file:
                 for block in storage.read_blocks(found):
-                    self._heed_stop()
+                    self._raise_if_cancelled()
                     digest.update(block)
                     file.write(block)
             if digest.hexdigest() != self._hex(shard):
-                self._space.set_aside(unfinished, self._cache.place("aside", self._hex(shard)))
+                self._quota.quarantine(unfinished, self._cache.place("quarantine", self._hex(shard)))
                 raise Bad(f"its sha256 is {digest.hexdigest()}, the manifest says {self._hex(shard)}")
-            self._space.move(unfinished, self._ready(self._hex(shard)), shard)
+            self._quota.move(unfinished, self._ready(self._hex(shard)), shard)
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _note(self, shard: int, kind: str, message: str) -> None:
-        """Tell the readers why they wait in vain."""
+    def _mark_error(self, shard: int, kind: str, message: str) -> None:
+        """Leave the readers the reason why they wait in vain."""
         if kind == "lost":  # for a store that fails the run ends, and says why
             log.warning("%s", message)
-        unfinished = self._cache.place("arriving", f"note-{self._hex(shard)}")
-        unfinished.write_bytes(json.dumps(asdict(Note(self._session.name, kind, message))).encode())
-        os.replace(unfinished, self._cache.place("notes", self._hex(shard)))
-        self._noted.add(self._hex(shard))
+        unfinished = self._cache.place("downloading", f"error-{self._hex(shard)}")
+        unfinished.write_bytes(json.dumps(asdict(ErrorMarker(self._session.name, kind, message))).encode())
+        os.replace(unfinished, self._cache.place("errors", self._hex(shard)))
+        self._marked.add(self._hex(shard))
 
-    def _heed_stop(self) -> None:
+    def _raise_if_cancelled(self) -> None:
         if self._stopping.is_set():
-            raise Interrupted
+            raise Cancelled
 
     def _hex(self, shard: int) -> str:
         return self._digests[shard].tobytes().hex()

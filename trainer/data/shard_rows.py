@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from schemas.manifest import DatasetError
+from schemas.dataset import DatasetError, map_shard
 from schemas.packing import place_documents
 
 __all__ = ["IGNORED", "Layout", "NarrowBatch", "OpenShard", "Pieces", "Wide", "gather", "pieces_of", "widen"]
@@ -49,17 +49,11 @@ class OpenShard:
 
     def __init__(self, path: str, token_type: np.dtype[Any], num_tokens: int) -> None:
         self.path = path
-        try:
-            # The mapping outlives the descriptor, for as long as the buffer does.
-            with pa.memory_map(path) as file:
-                whole = file.read_buffer(file.size())
-            with pa.ipc.open_file(whole) as reader:
-                tokens = [reader.get_batch(number)["tokens"] for number in range(reader.num_record_batches)]
-        except (pa.ArrowInvalid, KeyError, OSError) as error:
-            raise DatasetError(f"{path}: not a shard: {' '.join(str(error).split())}") from None
+        shard = map_shard(path)
+        tokens = [batch["tokens"] for batch in shard.batches]
         if any(column.type.value_type != pa.from_numpy_dtype(token_type) for column in tokens):
             raise DatasetError(f"{path}: its tokens are {tokens[0].type.value_type}, the manifest says {token_type}")
-        self._whole = whole  # the addresses below are good as long as it is
+        self._whole = shard.whole  # the addresses below are good as long as it is
         self.token_type = token_type
         offsets = [np.from_dlpack(column.offsets) for column in tokens]  # `to_numpy` imports pandas first
         counts = [int(each[-1] - each[0]) for each in offsets]

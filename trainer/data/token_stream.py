@@ -4,7 +4,7 @@ the seam for those who bring a trainer of their own.
     for batch in TokenStream("data", sequence_length=2048, global_batch=512, rank=rank, world=world):
         loss = model(batch.tokens_BT, batch.targets_BT)
 
-The batches are those of contracts, section 7, whatever the ranks and workers. B rows of a rank's batch, T tokens.
+The batches are those of contracts, section 7, whatever the ranks and workers. B sequences of a rank's batch, T tokens.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +22,9 @@ from trainer.config import CacheOptions
 from trainer.data.batch import TokenBatch
 from trainer.data.batch_reader import Job
 from trainer.data.cache import Cache, smallest_cache
-from trainer.data.prefetch import ReadAhead
-from trainer.dataset import Dataset, ShardFiles, open_dataset
+from trainer.data.prefetch import Prefetcher
+from trainer.data.shard_files import ShardFiles
+from trainer.data.train_split import TrainSplit, open_train_split
 from trainer.order.batch_order import ORDER_VERSION, Order, Phase
 from trainer.order.shard_table import concatenate
 
@@ -39,12 +40,12 @@ class TokenStream(IterableDataset[TokenBatch]):
     consumer has not been given is read again by the next `iter`. torch's DataLoader takes it with batch_size=None.
 
     Raises ValueError for what section 7 refuses, DatasetError for a dataset that is not whole (in time: a shard that
-    turns out bad is told when it is read, unless on_lost_shard="skip"), StorageError for a store that fails.
+    turns out bad is reported when it is read, unless on_lost_shard="skip"), StorageError for a store that fails.
     """
 
     def __init__(
         self,
-        data: "str | Dataset | Iterable[str | Dataset]",
+        data: "str | TrainSplit | Iterable[str | TrainSplit]",
         *,
         seed: int = 0,
         phases: Sequence[Phase] | None = None,
@@ -68,8 +69,8 @@ class TokenStream(IterableDataset[TokenBatch]):
             raise ValueError(
                 f"rank={rank} of world={world}, workers={workers}: expected a rank below world, no fewer than 0 workers"
             )
-        given = [data] if isinstance(data, (str, Dataset)) else list(data)
-        self.datasets = tuple(open_dataset(each) if isinstance(each, str) else each for each in given)
+        given = [data] if isinstance(data, (str, TrainSplit)) else list(data)
+        self.datasets = tuple(open_train_split(each) if isinstance(each, str) else each for each in given)
         if phases is None:
             phases = [one_phase(self.datasets, **phase)]
         elif phase:
@@ -78,13 +79,15 @@ class TokenStream(IterableDataset[TokenBatch]):
         self.mask = mask
         self.workers = workers
         self._files = ShardFiles(self.order.shards, self.datasets)
-        shelf = self._cache(cache or CacheOptions(), phases) if self._files.remote_N().any() else None
+        provider = self._cache(cache or CacheOptions(), phases) if self._files.remote_N().any() else None
         skip = on_lost_shard == "skip"
-        self._job = Job(self.datasets, seed, tuple(phases), rank, world, tuple(skipped), {}, skip, verify_shards, shelf)
+        self._job = Job(
+            self.datasets, seed, tuple(phases), rank, world, tuple(skipped), {}, skip, verify_shards, provider
+        )
         self._start = self._next = start_batch
         self._delivered = 0
         self._lost: dict[str, int] = dict(lost or {})
-        self._running: ReadAhead | None = None
+        self._running: Prefetcher | None = None
         self._check_local(start_batch)
 
     # ------------------------------------------------------------ batches
@@ -95,7 +98,7 @@ class TokenStream(IterableDataset[TokenBatch]):
             # Each of a DataLoader's processes would give every batch.
             raise ValueError(f"give TokenStream workers={loader.num_workers}, and DataLoader num_workers=0")
         self.close()
-        running = self._running = ReadAhead(self._job_now(), self._next, self.workers, self.mask == "documents")
+        running = self._running = Prefetcher(self._job_now(), self._next, self.workers, self.mask == "documents")
         try:
             while self._running is running and (found := running.take()) is not None:
                 batch, lost = found
@@ -134,7 +137,7 @@ class TokenStream(IterableDataset[TokenBatch]):
         return dict(self._lost)
 
     def join_lost(self, lost: Mapping[str, int]) -> None:
-        """Take up what other ranks have lost: batches given from now on are masked by it."""
+        """Add what other ranks have lost: batches given from now on are masked by it."""
         for sha256, first in lost.items():
             self._lost[sha256] = min(first, self._lost.get(sha256, first))
 
@@ -205,7 +208,7 @@ class TokenStream(IterableDataset[TokenBatch]):
 
 
 def one_phase(
-    datasets: Sequence[Dataset],
+    datasets: Sequence[TrainSplit],
     *,
     sequence_length: int,
     global_batch: int,

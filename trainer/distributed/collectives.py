@@ -1,4 +1,4 @@
-"""Work that all ranks do together, or none: what fails on one is raised on every one, in words."""
+"""Work that all ranks do, or none: what fails on one is raised on every one, with its cause."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from torch.distributed.checkpoint import CheckpointException
 
 from schemas.storage import StorageError
 
-__all__ = ["CheckpointError", "Ranks", "cause_of", "errors_in_words"]
+__all__ = ["CheckpointError", "Collectives", "cause_of", "with_cause"]
 
 T = TypeVar("T")
 
@@ -23,16 +23,19 @@ class CheckpointError(StorageError):
     """A checkpoint could not be written, or none can be read; what was written before is as it was."""
 
 
-class Ranks:
-    """All ranks, through a group of their own: a thread talks over it while the training talks over others."""
+class Collectives:
+    """All ranks, through a group of their own: a thread communicates over it while the training uses others."""
 
     def __init__(self) -> None:
         self.group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.lead_node = dist.get_node_local_rank(self.rank) == 0
+        self.is_node_main = dist.get_node_local_rank(self.rank) == 0
 
-    def together(self, work: Callable[[], T]) -> list[T]:
-        """What `work` gives on every rank, by rank; small, for it travels. Raises CheckpointError when one failed."""
+    def on_all(self, work: Callable[[], T]) -> list[T]:
+        """Run `work` on every rank; returns all results, by rank, so they should be small.
+
+        Raises CheckpointError when one failed.
+        """
         result, failure = None, None
         try:
             result = work()
@@ -45,20 +48,20 @@ class Ranks:
                 raise CheckpointError(failure)
         return [each for each, _ in every]
 
-    def by_leader(self, work: Callable[[], T]) -> T:
-        """What `work` gives on rank 0, on all ranks."""
-        return self.together(lambda: work() if self.rank == 0 else None)[0]  # type: ignore[return-value]
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0; returns its result on all ranks."""
+        return self.on_all(lambda: work() if self.rank == 0 else None)[0]  # type: ignore[return-value]
 
     def _named(self, error: BaseException) -> str:
-        """A failure with its rank; torch tells every rank of the one that failed."""
+        """Name a failure with its rank; torch reports the one that failed to every rank."""
         failures = getattr(error, "failures", None) or {self.rank: (error, None)}
         rank, (inner, _) = next(iter(failures.items()))
         return cause_of(inner) if self.size == 1 else f"rank {rank}: {cause_of(inner)}"
 
 
 @contextlib.contextmanager
-def errors_in_words() -> Iterator[None]:
-    """Errors with their cause in words, because what stands behind them is lost on the way to the other ranks."""
+def with_cause() -> Iterator[None]:
+    """Raise errors with their cause as text, because what caused them is lost on the way to the other ranks."""
     try:
         yield
     except Exception as error:
@@ -66,7 +69,7 @@ def errors_in_words() -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> str:
-    """What failed, in one line."""
+    """Return what failed, in one line."""
     text = " ".join(str(error).split())
     if isinstance(error, StorageError):
         return text

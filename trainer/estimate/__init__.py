@@ -1,0 +1,1 @@
+"""What a run will cost: `run_estimate` (time, energy, data), `memory` (of a device), `accelerators` (what is known)."""

@@ -1,6 +1,6 @@
 """The memory of a device at the worst moment of a step: estimated for `plan`, and refused where it cannot be enough.
 
-Estimates are sums of what is known to be held; what is not counted is said.
+Estimates are sums of what is known to be held; what is not counted is named.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 
 from schemas.config_model import ConfigError
 from schemas.text_format import bits
-from trainer.distributed.parallelize import World
+from trainer.distributed.mesh import World
 from trainer.estimate.accelerators import host_memory
 from trainer.model.cross_entropy import LOGITS_OF_A_CHUNK
 from trainer.model.transformer import ModelConfig, num_parameters
@@ -129,7 +129,7 @@ def memory_of_run(run: Resolved, on_gpu: bool) -> dict[str, Any]:
 
 
 def check_memory(run: Resolved, world: World) -> None:
-    """Raises ConfigError, with figures and cures, for a run that the device surely has no memory for.
+    """Raises ConfigError, with figures and hints, for a run that the device surely has no memory for.
 
     Only what is there at once whatever the kernels is counted, against all memory of the device: a run that is not
     refused may still be too large. `parallel.check_memory: false` tries all the same.
@@ -144,7 +144,7 @@ def check_memory(run: Resolved, world: World) -> None:
     needed = memory["parameters"] + memory["optimizer"] + max(memory["gradients"], activations)
     if needed <= has:
         return
-    cures = [
+    hints = [
         "parallel.activation_checkpointing: full" if memory["activation_checkpointing"] != "full" else "",
         "model.attention: flex" if run.config.data.mask == "documents" and run.model.attention == "sdpa" else "",
         "a smaller parallel.micro_batch" if memory["rows"] > 1 else "",
@@ -154,5 +154,5 @@ def check_memory(run: Resolved, world: World) -> None:
         f"data.sequence_length={memory['sequence_length']} with parallel.micro_batch={memory['rows']}: a step needs at "
         f"least {bits(needed)} a process (parameters {bits(memory['parameters'])}, optimizer "
         f"{bits(memory['optimizer'])}, activations {bits(activations)}), and there are {bits(has)}: try "
-        f"{', '.join(cure for cure in cures if cure)} (`plan` shows what each gives), or parallel.check_memory: false"
+        f"{', '.join(hint for hint in hints if hint)} (`plan` shows what each gives), or parallel.check_memory: false"
     )

@@ -1,6 +1,6 @@
 """What a run will take, before a step of it is run: compute, memory of a device, time, energy, data.
 
-Estimates are sums of what is known to be held; what is not counted is said. FLOPs and parameters are exact.
+Estimates are sums of what is known to be held; what is not counted is named. FLOPs and parameters are exact.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from schemas.text_format import bits, brief, count, duration, plural
 from trainer.data.cache import smallest_cache
-from trainer.dataset import ShardFiles
+from trainer.data.shard_files import ShardFiles
 from trainer.estimate.accelerators import DEVICES, Device, find_device
 from trainer.estimate.memory import PARTS, memory_of_run
 from trainer.model.transformer import flops_per_token, num_parameters

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import tokenizers
 import torch
 import torch.distributed as dist
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas import storage
-from schemas.manifest import DatasetError, Manifest, read_shards
-from trainer.dataset import check_digest
-from trainer.distributed.parallelize import World, inference
+from schemas.dataset import Dataset, DatasetError, ShardFile, check_digest, map_shard
+from trainer.distributed.mesh import World
+from trainer.distributed.parallelize import inference
 from trainer.model.transformer import IGNORED, Transformer
 
 __all__ = ["Score", "Text", "Windows", "evaluate", "file_texts", "read_text", "validation_texts"]
@@ -67,21 +66,23 @@ def evaluate(
     texts: Sequence[Text],
     world: World,
     windows: Windows,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> dict[str, Score]:
-    """The score of each text, by name; all ranks must call, and all get the result. Calls `beat` at every batch.
+    """Return the score of each text, by name; all ranks must call. Calls `heartbeat` at every batch.
 
     Batches are dealt out in turn, and their sums added up in one fixed order in fp64: the number of ranks has no part
     in the result. Every rank makes equally many forward passes (on padding, if need be), because
     those of a sharded model are collective. Shapes are the same in all of them.
     """
+    if not texts:
+        return {}
     num_batches = [-(-text.num_tokens // (windows.sequence_length * windows.batch)) for text in texts]
     nats = torch.zeros(sum(num_batches), 2, dtype=torch.float64)  # a batch's: all, special tokens left out
     batches = islice(_batches(texts, windows), world.rank, None, world.size)
     special = torch.tensor(windows.special, dtype=torch.int64)
     with inference(model):
         for turn in range(-(-len(nats) // world.size)):
-            beat()
+            heartbeat()
             inputs_BT, targets_BT = next(batches, _padding(windows))
             each_BT = _score(model, inputs_BT, targets_BT, world.device, windows)
             number = turn * world.size + world.rank
@@ -99,7 +100,7 @@ def _score(model: Transformer, inputs_BT: Tensor, targets_BT: Tensor, device: to
     if windows.mask == "documents":
         positions_BT, documents_BT = (x.to(device) for x in _documents(inputs_BT, targets_BT, windows.end_of_text))
     tokens_BT, wanted_BT = inputs_BT.to(device), targets_BT.to(device)
-    return model(tokens_BT, wanted_BT, positions_BT, documents_BT, each=True).cpu().double()
+    return model(tokens_BT, wanted_BT, positions_BT, documents_BT, reduction="none").cpu().double()
 
 
 def _result(text: Text, nats: Tensor) -> Score:
@@ -183,68 +184,58 @@ def _file_text(name: str, uri: str, tokenizer: tokenizers.Tokenizer, end_of_text
     return Text(name, len(tokens), len(text.encode()), lambda: iter([tokens]))
 
 
-def validation_texts(dataset: str, manifest: Manifest, max_tokens: int, folder: str) -> list[Text]:
+def validation_texts(dataset: Dataset, max_tokens: int, folder: str) -> list[Text]:
     """The validation documents of each source, in stored order, as many as `max_tokens` hold (one at least).
 
     Remote shards are copied into `folder`. Raises DatasetError for a shard that is missing or is not the one that
     the manifest names.
     """
     by_source: dict[str, list[dict[str, Any]]] = {}
-    for row in read_shards(dataset, manifest).to_pylist():
-        if row["split"] == "validation" and row["retired_in"] is None and row["rows"]:
+    for row in dataset.shards("validation").to_pylist():
+        if row["rows"]:
             by_source.setdefault(row["source"], []).append(row)
     return [
-        _source_text(name, dataset, by_source[name], max_tokens, folder)
+        _source_text(name, dataset.uri, by_source[name], max_tokens, folder)
         for name in sorted(by_source, key=lambda name: name.encode())
     ]
 
 
 def _source_text(name: str, dataset: str, rows: Sequence[Mapping[str, Any]], max_tokens: int, folder: str) -> Text:
     """The first documents of a source's shards; only the shard in which the limit falls is read here."""
-    files: list[tuple[str, int]] = []  # and tokens taken of each
+    shards: list[tuple[ShardFile, int]] = []  # and tokens taken of each
     num_tokens = num_bytes = 0
     for row in rows:
-        path = _local_shard(dataset, row, folder)
+        shard = _local_shard(dataset, row, folder)
         taken, size = row["tokens"], row["text_bytes"]
         if num_tokens + taken > max_tokens:
-            taken, size = _first_documents(path, max_tokens - num_tokens, at_least=0 if num_tokens else 1)
-        files.append((path, taken))
+            taken, size = _first_documents(shard, max_tokens - num_tokens, at_least=0 if num_tokens else 1)
+        shards.append((shard, taken))
         num_tokens, num_bytes = num_tokens + taken, num_bytes + size
         if taken < row["tokens"]:
             break
-    return Text(name, num_tokens, num_bytes, lambda: _tokens_of(files))
+    return Text(name, num_tokens, num_bytes, lambda: _tokens_of(shards))
 
 
-def _first_documents(path: str, max_tokens: int, at_least: int) -> tuple[int, int]:
+def _first_documents(shard: ShardFile, max_tokens: int, at_least: int) -> tuple[int, int]:
     """Tokens and bytes of the documents that fit, or of the first `at_least`."""
-    lengths, sizes = [], []
-    for batch in _record_batches(path):
-        lengths.append(batch["tokens"].value_lengths().to_numpy())
-        sizes.append(batch["num_bytes"].to_numpy())
-    ends = np.cumsum(np.concatenate(lengths), dtype=np.int64)
+    ends = np.cumsum(shard.num_tokens())
     count = max(int(np.searchsorted(ends, max_tokens, side="right")), at_least)
-    return int(ends[count - 1]) if count else 0, int(np.concatenate(sizes)[:count].sum(dtype=np.int64))
+    return int(ends[count - 1]) if count else 0, int(shard.num_bytes()[:count].sum())
 
 
-def _tokens_of(files: Sequence[tuple[str, int]]) -> Iterator[Tokens]:
-    for path, left in files:
-        for batch in _record_batches(path):
-            tokens = batch["tokens"].flatten().to_numpy()[:left]
+def _tokens_of(shards: Sequence[tuple[ShardFile, int]]) -> Iterator[Tokens]:
+    for shard, left in shards:
+        for batch in shard.batches:
+            tokens: Any = np.from_dlpack(batch["tokens"].flatten())[:left]
             left -= len(tokens)
             yield tokens
 
 
-def _record_batches(path: str) -> Iterator[pa.RecordBatch]:
-    with pa.memory_map(path) as source, pa.ipc.open_file(source) as reader:
-        for number in range(reader.num_record_batches):
-            yield reader.get_batch(number)
-
-
-def _local_shard(dataset: str, row: Mapping[str, Any], folder: str) -> str:
+def _local_shard(dataset: str, row: Mapping[str, Any], folder: str) -> ShardFile:
     uri = storage.join(dataset, row["path"])
     try:
         path = storage.fetch(uri, folder)
     except FileNotFoundError:
         raise DatasetError(f"{uri}: a validation shard is missing; the dataset is not complete") from None
     check_digest(path, row["sha256"], uri)
-    return str(path)
+    return map_shard(str(path))

@@ -67,14 +67,14 @@ def generate_text(
     sampling: Sampling,
     seed: int = 0,
     step: int = 0,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """How each prompt goes on; an empty one begins a document. Otherwise as `generate`.
 
     As in training, end-of-text stands before a document.
     """
     encoded = [[end_of_text, *tokenizer.encode(prompt, add_special_tokens=False).ids] for prompt in prompts]
-    return [tokenizer.decode(new) for new in generate(model, encoded, end_of_text, sampling, seed, step, beat)]
+    return [tokenizer.decode(new) for new in generate(model, encoded, end_of_text, sampling, seed, step, heartbeat)]
 
 
 def generate(
@@ -84,11 +84,11 @@ def generate(
     sampling: Sampling,
     seed: int = 0,
     step: int = 0,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> list[list[int]]:
     """At most `max_tokens` new tokens for each prompt, up to the end of the text, which is left out.
 
-    Calls `beat` at every prompt.
+    Calls `heartbeat` at every prompt.
 
     Draws are keyed by (seed, step, number of the prompt). Every prompt takes exactly `max_tokens` forward passes, even
     past an end of text: the ranks of a sharded model, whose logits may differ in the last bit, must make equally many
@@ -98,19 +98,19 @@ def generate(
     longest = model.config.max_positions - sampling.max_tokens
     if longest < 1:
         raise ValueError(
-            f"{sampling.max_tokens} new tokens are asked for, and the model has max_positions="
-            f"{model.config.max_positions}: ask for fewer"
+            f"{sampling.max_tokens} new tokens are requested, and the model has max_positions="
+            f"{model.config.max_positions}: request fewer"
         )
     for number, prompt in enumerate(prompts):
         if not 1 <= len(prompt) <= longest:
             raise ValueError(
                 f"prompt {number} has {len(prompt)} tokens, expected 1 to {longest}: the model has "
-                f"max_positions={model.config.max_positions}, and {sampling.max_tokens} new ones are asked for"
+                f"max_positions={model.config.max_positions}, and {sampling.max_tokens} new ones are requested"
             )
     found = []
     with inference(model), torch.compiler.set_stance("force_eager"):
         for number, prompt in enumerate(prompts):
-            beat()
+            heartbeat()
             random = torch.Generator("cpu").manual_seed(_key(seed, step, number))
             new = _continue(model, prompt, sampling, random)
             found.append(new[: new.index(end_of_text)] if end_of_text in new else new)

@@ -6,27 +6,23 @@ and ledger for what is known of each. Back: index, rows, and the inverse of the 
 D = documents of a shard, in order.
 """
 
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas import storage
-from schemas.manifest import DatasetError
+from schemas.dataset import Dataset, DatasetError, Key, Place, is_doc_id
 from schemas.packing import place_documents
-from trainer.dataset import Dataset, ShardFiles
-from trainer.lineage.ledger_index import Books, Key
+from trainer.data.shard_files import ShardFiles
+from trainer.data.train_split import TrainSplit
 from trainer.order.batch_order import Batch, Order
 
 __all__ = ["DocumentSeen", "StepSeen", "documents_of_rows", "steps_of_document"]
 
+LEDGER_COLUMNS = ["record_id", "url", "input", "position", "language", "cluster_size"]
 Ints = NDArray[np.int64]
 
 
@@ -99,26 +95,25 @@ class StepSeen:
 
 
 def documents_of_rows(
-    datasets: Sequence[Dataset], order: Order, batch: Batch, rows: Iterable[int] | None = None
+    datasets: Sequence[TrainSplit], order: Order, batch: Batch, rows: Iterable[int] | None = None
 ) -> list[DocumentSeen]:
     """The documents in some rows of a batch (default: all), by row and place in it; a row holds pieces of several.
 
-    `rows` are taken in the order given. Only the shards behind them are read; a remote one is copied for the time.
+    `rows` are taken in the order given. Only the shards behind them are read.
     Raises DatasetError for a shard, an index or a ledger that is not there.
     """
     chosen = np.arange(len(batch)) if rows is None else np.array(list(rows), np.int64)
     phase, files = order.phase_of(batch.number), ShardFiles(order.shards, datasets)
     pieces: list[tuple[int, int, _Piece]] = []  # rank among the rows asked for, row, piece
-    with _local_shards(files) as shards:
-        for shard in np.unique(batch.shard_G[chosen]).tolist():
-            ranks = np.flatnonzero(batch.shard_G[chosen] == shard)
-            documents = shards(shard)
-            for rank in ranks.tolist():
-                row = int(chosen[rank])
-                found = documents.pieces(int(batch.row_G[row]), phase.sequence_length, phase.packing)
-                pieces += [(rank, row, piece._replace(shard=shard)) for piece in found]
+    for shard in np.unique(batch.shard_G[chosen]).tolist():
+        ranks = np.flatnonzero(batch.shard_G[chosen] == shard)
+        documents = _shard_documents(files, shard)
+        for rank in ranks.tolist():
+            row = int(chosen[rank])
+            found = documents.pieces(int(batch.row_G[row]), phase.sequence_length, phase.packing)
+            pieces += [(rank, row, piece._replace(shard=shard)) for piece in found]
     pieces.sort(key=lambda each: each[0])  # stable: pieces stay in the order in which they lie
-    return _told(files, order, pieces)
+    return _with_ledger(files, order, pieces)
 
 
 class _Piece(NamedTuple):
@@ -176,88 +171,60 @@ class _ShardDocuments:
         return self._placed[sequence_length]
 
 
-@contextmanager
-def _local_shards(files: ShardFiles) -> Iterator[Any]:
-    """A function that gives the documents of a shard, by its row in the run's table."""
-    with tempfile.TemporaryDirectory(prefix="gristmill-shards-") as copies:
-
-        def documents(shard: int) -> _ShardDocuments:
-            uri = files.uri(shard)
-            try:
-                path = storage.fetch(uri, copies)
-                found = _read_documents(path)
-            except FileNotFoundError:
-                raise DatasetError(
-                    f"{uri} is missing (pruned, or not copied): which rows its documents lie in stands only there"
-                ) from None
-            except (pa.ArrowInvalid, KeyError) as error:
-                raise DatasetError(f"{uri}: not a shard: {' '.join(str(error).split())}") from None
-            if storage.local_path(uri) is None:
-                path.unlink()  # one copy at a time
-            return found
-
-        yield documents
+def _shard_documents(files: ShardFiles, shard: int) -> _ShardDocuments:
+    # A shard that has gone bad is what the documents behind a spike are asked for: it is read as a run reads it.
+    opened = files.dataset(shard).dataset.shard_file(files.number(shard), check=False)
+    return _ShardDocuments(opened.doc_ids(), opened.num_tokens())
 
 
-def _read_documents(path: Path) -> _ShardDocuments:
-    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        ids = [_fixed_rows(batch["doc_id"]) for batch in batches]
-        lengths = [np.diff(batch["tokens"].offsets.to_numpy()).astype(np.int64) for batch in batches]
-        # Concatenating copies: the mapping ends here.
-        return _ShardDocuments(
-            np.concatenate([np.empty((0, 16), np.uint8), *ids]), np.concatenate([np.empty(0, np.int64), *lengths])
-        )
-
-
-def _fixed_rows(column: pa.FixedSizeBinaryArray) -> NDArray[np.uint8]:
-    """(rows, width) bytes of a column."""
-    width = column.type.byte_width
-    values = np.frombuffer(column.buffers()[1], np.uint8) if len(column) else np.empty(0, np.uint8)
-    return values[column.offset * width : (column.offset + len(column)) * width].reshape(-1, width)
-
-
-def _told(files: ShardFiles, order: Order, pieces: Sequence[tuple[int, int, _Piece]]) -> list[DocumentSeen]:
+def _with_ledger(files: ShardFiles, order: Order, pieces: Sequence[tuple[int, int, _Piece]]) -> list[DocumentSeen]:
     """Pieces with what index and ledger know of their documents."""
-    by_dataset: dict[int, tuple[Dataset, set[Key]]] = {}
+    by_dataset: dict[Dataset, set[Key]] = {}
     for _, _, piece in pieces:
-        dataset = files.dataset(piece.shard)
-        by_dataset.setdefault(id(dataset), (dataset, set()))[1].add(_key(files, piece))
-    known = {place: Books(dataset).documents(keys) for place, (dataset, keys) in by_dataset.items()}
-    told = []
+        by_dataset.setdefault(files.dataset(piece.shard).dataset, set()).add(_key(files, piece))
+    known = {dataset: _ledger_rows(dataset, keys) for dataset, keys in by_dataset.items()}
+    seen = []
     for _, row, piece in pieces:
-        dataset = files.dataset(piece.shard)
-        ledger, ledger_row, columns = known[id(dataset)][_key(files, piece)]
-        told.append(
+        dataset = files.dataset(piece.shard).dataset
+        place, columns = known[dataset][_key(files, piece)]
+        seen.append(
             DocumentSeen(
                 row=row,
                 source=order.shards.sources[order.shards.source_N[piece.shard]],
                 doc_id=piece.doc_id.hex(),
                 first_token=piece.offset,
                 num_tokens=piece.length,
-                shard=str(dataset.table["path"][_number(files, piece.shard)].as_py()),
+                shard=files.name(piece.shard),
                 shard_row=piece.document,
-                ledger=ledger,
-                ledger_row=ledger_row,
+                ledger=dataset.path(place.ledger),
+                ledger_row=place.row,
                 **columns,
             )
         )
-    return told
+    return seen
 
 
-def _number(files: ShardFiles, shard: int) -> int:
-    """A shard's number in its dataset's table."""
-    return int(files.dataset(shard).number_N[files.index(shard)])
+def _ledger_rows(dataset: Dataset, keys: set[Key]) -> dict[Key, tuple[Place, dict[str, Any]]]:
+    """Place in the ledger, and the columns LEDGER_COLUMNS, of each document of a shard."""
+    entries = dataset.entries(key.doc_id for key in keys)
+    if missing := sorted(keys - set(entries)):
+        raise DatasetError(
+            f"{dataset.uri}: document {missing[0].doc_id.hex()} stands in shard {missing[0].shard} and not in the "
+            "index: `gristmill verify` tells what is damaged"
+        )
+    places = {key: Place(entries[key]["ledger"], entries[key]["ledger_row"]) for key in keys}
+    rows = dataset.rows(places.values(), LEDGER_COLUMNS)
+    return {key: (place, rows[place]) for key, place in places.items()}
 
 
 def _key(files: ShardFiles, piece: _Piece) -> Key:
-    return Key(piece.doc_id, _number(files, piece.shard), piece.document)
+    return Key(piece.doc_id, files.number(piece.shard), piece.document)
 
 
 # ---------------------------------------------------------------- from a document to steps
 
 
-def steps_of_document(datasets: Sequence[Dataset], order: Order, document: str, until: int) -> list[StepSeen]:
+def steps_of_document(datasets: Sequence[TrainSplit], order: Order, document: str, until: int) -> list[StepSeen]:
     """The steps before step `until` that saw any piece of a document, given by id (32 hex digits) or URL; sorted.
 
     A URL may name several documents (captures). Steps that were skipped saw nothing. Raises ValueError for a document
@@ -267,32 +234,31 @@ def steps_of_document(datasets: Sequence[Dataset], order: Order, document: str, 
     places = _training_places(datasets, order, document)
     stop = order.batch_of_step(until) if until else 0
     seen: set[StepSeen] = set()
-    with _local_shards(files) as shards:
-        for shard, row in sorted(places):
-            documents, row_of = shards(shard), row
+    for shard, row in sorted(places):
+        documents, row_of = _shard_documents(files, shard), row
 
-            def rows(length: int, packing: str, d: _ShardDocuments = documents, r: int = row_of) -> list[int]:
-                return d.rows_of(r, length, packing)
+        def rows(length: int, packing: str, d: _ShardDocuments = documents, r: int = row_of) -> list[int]:
+            return d.rows_of(r, length, packing)
 
-            for batch, epoch, sample in order.positions(shard, rows, stop):
-                step = order.step_of_batch(batch)
-                if step is not None:
-                    seen.add(_step_seen(files, order, step, batch, epoch, shard, sample))
+        for batch, epoch, sample in order.positions(shard, rows, stop):
+            step = order.step_of_batch(batch)
+            if step is not None:
+                seen.add(_step_seen(files, order, step, batch, epoch, shard, sample))
     return sorted(seen, key=lambda each: (each.step, each.row))
 
 
-def _training_places(datasets: Sequence[Dataset], order: Order, document: str) -> set[tuple[int, int]]:
+def _training_places(datasets: Sequence[TrainSplit], order: Order, document: str) -> set[tuple[int, int]]:
     """(shard as a row of the run's table, row of the document in it), over all datasets and generations."""
     found, elsewhere = set(), set()
     for dataset in datasets:
-        for place in Books(dataset).places_of(document):
+        for key in _kept(dataset.dataset, document):
             source, digest, split = (
-                dataset.table[name][place["shard"]].as_py() for name in ("source", "sha256", "split")
+                dataset.dataset.shard_table[name][key.shard].as_py() for name in ("source", "sha256", "split")
             )
             same = (order.shards.sha256_N == np.frombuffer(bytes.fromhex(digest), np.uint8)).all(axis=1)
             name = f"{dataset.name}:{source}" if dataset.name else source
             ids = [s for s in np.flatnonzero(same).tolist() if order.shards.sources[order.shards.source_N[s]] == name]
-            found |= {(shard, place["row"]) for shard in ids}
+            found |= {(shard, key.row) for shard in ids}
             elsewhere |= set() if ids else {split}
     if not found:
         where = " and ".join({dataset.uri: None for dataset in datasets})
@@ -305,6 +271,17 @@ def _training_places(datasets: Sequence[Dataset], order: Order, document: str) -
     return found
 
 
+def _kept(dataset: Dataset, document: str) -> list[Key]:
+    """The places in shards of an id, or of the captures of a URL that are kept."""
+    if is_doc_id(document):
+        return list(dataset.entries([bytes.fromhex(document)]))
+    try:
+        rows = dataset.rows(dataset.places_of_url(document), ["doc_id", "shard", "row"]).values()
+    except DatasetError as error:
+        raise DatasetError(f"{error}; steps are found without the ledger by a document's id") from None
+    return [Key(row["doc_id"], row["shard"], row["row"]) for row in rows if row["shard"] is not None]
+
+
 def _step_seen(files: ShardFiles, order: Order, step: int, batch: int, epoch: int, shard: int, sample: int) -> StepSeen:
     rows = order.batch(batch)
     match = (rows.shard_G == shard) & (rows.row_G == sample) & (rows.epoch_G == epoch)
@@ -314,6 +291,6 @@ def _step_seen(files: ShardFiles, order: Order, step: int, batch: int, epoch: in
         row=int(np.flatnonzero(match)[0]),
         source=order.shards.sources[order.shards.source_N[shard]],
         epoch=epoch,
-        shard=str(files.dataset(shard).table["path"][_number(files, shard)].as_py()),
+        shard=files.name(shard),
         shard_row=sample,
     )

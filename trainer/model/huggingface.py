@@ -30,7 +30,7 @@ OLD_BUFFERS = "rotary_emb.inv_freq"  # computed, but saved all the same by old r
 
 @dataclass(frozen=True)
 class Words:
-    """The tokenizer that a model speaks: its tokenizer.json, and the token that begins and ends every document."""
+    """The tokenizer of a model: its tokenizer.json, and the token that begins and ends every document."""
 
     tokenizer: bytes
     end_of_text: str
@@ -65,10 +65,10 @@ def export(
     if len(groups) > 1:
         size = sum(tensor.numel() for tensor in weights.values()) * dtype.itemsize
         _write_json(folder, INDEX, {"metadata": {"total_size": size}, "weight_map": places})
-    storage.write(storage.join(folder, "tokenizer.json"), words.tokenizer)
+    storage.write(storage.join(folder, "tokenizer.json"), with_begin(words))
     _write_json(folder, "tokenizer_config.json", _tokenizer_config(words, config))
     ends = {"bos_token_id": words.end_of_text_id, "eos_token_id": words.end_of_text_id}
-    _write_json(folder, "generation_config.json", ends)
+    _write_json(folder, "generation_config.json", ends | {"pad_token_id": words.end_of_text_id})
     described = hugging_face_config(config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}
     _write_json(folder, "config.json", described)
 
@@ -80,7 +80,7 @@ def check_free(folder: str) -> None:
 
 
 def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
-    """What config.json says of the model, in the keys that `transformers` 4 and 5 and the peers of both read."""
+    """Return the content of config.json, in the keys that `transformers` 4 and 5 and the peers of both read."""
     kind = ("Qwen3ForCausalLM", "qwen3") if config.qk_norm else ("LlamaForCausalLM", "llama")
     return {
         "architectures": [kind[0]],
@@ -109,9 +109,34 @@ def _tokenizer_config(words: Words, config: ModelConfig) -> dict[str, Any]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": words.end_of_text,  # as in training, where it stands before each document
         "eos_token": words.end_of_text,
+        # Not in config.json: there it would keep the embedding of this token from learning.
+        "pad_token": words.end_of_text,
+        "add_bos_token": True,
         "model_max_length": config.max_positions,
         "clean_up_tokenization_spaces": False,
     }
+
+
+def with_begin(words: Words) -> bytes:
+    """Return the tokenizer.json with end-of-text put before every text, as it stood before every training document.
+
+    Without it the first token has a context that the model has never seen. Of what the dataset's tokenizer adds to a
+    text (a post-processor) nothing was used in training, and nothing is kept but what only corrects offsets.
+    """
+    tokenizer = json.loads(words.tokenizer)
+    given = tokenizer.get("post_processor") or {}
+    kept = [each for each in given.get("processors", [given]) if each.get("type") == "ByteLevel"]
+    token = {"SpecialToken": {"id": words.end_of_text, "type_id": 0}}
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    ids = {"id": words.end_of_text, "ids": [words.end_of_text_id], "tokens": [words.end_of_text]}
+    template = {
+        "type": "TemplateProcessing",
+        "single": [token, first],
+        "pair": [token, first, token, second],
+        "special_tokens": {words.end_of_text: ids},
+    }
+    tokenizer["post_processor"] = {"type": "Sequence", "processors": [*kept, template]} if kept else template
+    return json.dumps(tokenizer, ensure_ascii=False).encode()
 
 
 def _weights(state: Mapping[str, Tensor], config: ModelConfig, folder: str) -> dict[str, Tensor]:
@@ -119,7 +144,7 @@ def _weights(state: Mapping[str, Tensor], config: ModelConfig, folder: str) -> d
     found = {parameter_name(name): tensor for name, tensor in state.items()}
     expected = _shapes(config)
     _check_names({name: tuple(tensor.shape) for name, tensor in found.items()}, expected, f"export to {folder}")
-    return {_theirs(name): found[name].detach() for name in expected}
+    return {to_hf_name(name): found[name].detach() for name in expected}
 
 
 def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -205,7 +230,7 @@ def _rope(described: Mapping[str, Any], name: str) -> tuple[float, dict[str, Any
 def load_weights(model: Transformer, folder: str) -> None:
     """Fill a model, sharded or not, with the weights of a local folder, one tensor at a time.
 
-    Raises ValueError naming the first weight that is missing, left over or of another shape.
+    Raises ValueError naming the first weight that is missing, left over, of another shape or not finite.
     """
     parameters = {parameter_name(name): parameter for name, parameter in model.named_parameters()}
     expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
@@ -213,13 +238,18 @@ def load_weights(model: Transformer, folder: str) -> None:
     ignored = {"lm_head.weight"} if model.config.tied else set()
     found = {}
     for name, (file, shape) in _stored(files).items():
-        if _ours(name) not in ignored and not name.endswith(OLD_BUFFERS):
-            found[_ours(name)] = (file, shape)
+        if from_hf_name(name) not in ignored and not name.endswith(OLD_BUFFERS):
+            found[from_hf_name(name)] = (file, shape)
     _check_names({name: shape for name, (_, shape) in found.items()}, expected, folder)
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             for name in (name for name in expected if found[name][0] == file):
-                fill(parameters[name], tensors.get_tensor(_theirs(name)))
+                weight = tensors.get_tensor(to_hf_name(name))
+                if not weight.isfinite().all():
+                    raise ValueError(
+                        f"{folder}: {name} has values that are not finite (NaN or infinite): choose other weights"
+                    )
+                fill(parameters[name], weight)
 
 
 def _files(folder: str) -> list[Path]:
@@ -246,11 +276,11 @@ def _stored(files: list[Path]) -> dict[str, tuple[Path, tuple[int, ...]]]:
 # ---------------------------------------------------------------- names
 
 
-def _theirs(name: str) -> str:
+def to_hf_name(name: str) -> str:
     return name if name.startswith("lm_head.") else f"model.{name}"
 
 
-def _ours(name: str) -> str:
+def from_hf_name(name: str) -> str:
     return name.removeprefix("model.")
 
 

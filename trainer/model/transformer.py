@@ -3,7 +3,7 @@
 RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases; optionally a norm on queries and keys.
 Modules have the names of `transformers`' Llama and Qwen3, so that export renames nothing (`huggingface.py`).
 
-B rows of the batch, T positions, D width, H heads, K key/value heads, h size of a head, F width of the
+B sequences of the batch, T positions, D width, H heads, K key/value heads, h size of a head, F width of the
 feed-forward, V vocabulary; N = B T tokens.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class ModelConfig:
     head_dim: int = 0  # 0: dim / heads
     ffn_dim: int = 0  # 0: 8/3 dim, up to the next multiple of 256
     rope_theta: float = 10_000.0
-    rope_scaling: Mapping[str, Any] | None = None  # Hugging Face's keys, `rope.inverse_frequencies`
+    rope_scaling: Mapping[str, Any] | None = None  # Hugging Face's keys, `rotary.inverse_frequencies`
     norm_eps: float = 1e-5
     qk_norm: bool = False
     tied: bool = False  # one matrix for embedding and head
@@ -152,17 +152,20 @@ class Transformer(nn.Module):
         positions_BT: Tensor | None = None,
         documents_BT: Tensor | None = None,
         *,
-        each: bool = False,
+        reduction: Literal["sum", "none"] = "sum",
         cache: Cache | None = None,
     ) -> Tensor:
-        """Logits (B, T, V); with targets the sum of their nats in fp32; with `each` the nats of each, (B, T).
+        """Return logits (B, T, V); with targets the sum of their nats in fp32, or with reduction="none" the nats of
+        each, (B, T).
 
         Targets of -100 count for nothing. Positions are 0..T-1 unless given. With document numbers a token sees
         its own document only. Raises ValueError for a sequence longer than `max_positions`.
         """
         length = tokens_BT.shape[1]
         if length > self.config.max_positions:
-            raise ValueError(f"{length} tokens in a row, but the model has max_positions={self.config.max_positions}")
+            raise ValueError(
+                f"{length} tokens in a sequence, but the model has max_positions={self.config.max_positions}"
+            )
         if positions_BT is None:
             positions_BT = torch.arange(length, device=tokens_BT.device)[None]
         rotary = self.rotary(positions_BT)
@@ -175,7 +178,7 @@ class Transformer(nn.Module):
         if targets_BT is None:
             return F.linear(x_BTD, head_VD)
         x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
-        if each:
+        if reduction == "none":
             return token_nats(x_ND, head_VD, targets_N).view_as(targets_BT)
         return summed_cross_entropy(x_ND, head_VD, targets_N)
 

@@ -7,7 +7,7 @@ falling loss is no spike: only values above the trend count. A norm is judged by
 proportion to it and has a long tail upwards.
 
 Other data, a longer sequence or another batch size may lift the loss for good, at a step that is known. A spike in the
-first steps of a phase is therefore told, but not refused, and the history begins anew with it.
+first steps of a phase is therefore reported, but not refused, and the history begins anew with it.
 """
 
 import math
@@ -49,7 +49,7 @@ class SpikeRule:
 
         `since_change`: batches since the phase began that changed what a loss is of; None in a run's first phase. Less
         than `warmup`, a spike is the phase's new level. A value that is not finite is refused whatever the action: it
-        would stay in the weights for ever. The first `warmup` accepted steps are judged by that alone.
+        would stay in the weights. The first `warmup` accepted steps are judged by that alone.
         """
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return Verdict(True, True, math.inf, f"loss {loss}, gradient norm {norm}: not finite", loss, norm)

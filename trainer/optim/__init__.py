@@ -1,0 +1,1 @@
+"""What becomes of gradients: `optimizers` (AdamW, or Muon beside it; clipping), `muon`, `lr_schedule`."""

@@ -8,7 +8,7 @@ __all__ = ["Schedule"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rates of `steps` steps, counted from 0. Raises ValueError for stretches that do not fit into the steps."""
+    """Rates of `steps` steps, counted from 0. Raises ValueError for parts that do not fit into the steps."""
 
     kind: str  # "cosine" or "wsd"
     peak: float
@@ -26,6 +26,11 @@ class Schedule:
             raise ValueError(
                 f"schedule: warmup_steps={self.warmup_steps}{what} steps={self.steps}: shorten or train longer"
             )
+
+    @property
+    def decay_start(self) -> int | None:
+        """Steps done when the decay begins, before which a run can be prolonged or branched; None without one."""
+        return self.steps - self.decay_steps if self.kind == "wsd" and self.decay_steps else None
 
     def rate(self, step: int) -> float:
         """The learning rate of a step.

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
-from trainer.distributed.parallelize import local_part
+from trainer.distributed.mesh import local_part
 
 __all__ = ["Muon", "orthogonalize"]
 

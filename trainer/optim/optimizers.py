@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from trainer.config import OptimizerOptions
-from trainer.distributed.parallelize import local_part
+from trainer.distributed.mesh import local_part
 from trainer.optim.muon import Muon
 
 __all__ = ["Optimizers", "build_optimizers", "clip_by_global_norm", "default_batch_tokens", "default_learning_rate"]

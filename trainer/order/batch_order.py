@@ -29,8 +29,8 @@ __all__ = [
     "Phase",
     "ShardTable",
     "Window",
-    "roll",
     "slice_of",
+    "update_digest",
 ]
 
 ORDER_VERSION = "order-1"
@@ -38,12 +38,12 @@ ORDER_VERSION = "order-1"
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows in batch order: by (source, epoch, leftover first, place, row)."""
+    """Samples in batch order: by (source, epoch, carry-over first, place, row)."""
 
     number: int
     source_G: NDArray[np.int64]  # row of the table's `sources`
     epoch_G: NDArray[np.int64]  # of the source
-    leftover_G: NDArray[np.bool_]  # left over by a re-cut
+    carried_G: NDArray[np.bool_]  # carried over by a re-window
     place_G: NDArray[np.int64]  # of the shard in its epoch
     shard_G: NDArray[np.int64]  # row of the table
     row_G: NDArray[np.int64]  # of the shard
@@ -59,9 +59,9 @@ class Window:
 
     source: str
     epoch: int
-    cut: int  # -1, or the batch of the re-cut that made the window
+    cut: int  # -1, or the batch of the re-window that made the window
     number: int
-    leftover: bool  # what a later re-cut left of it
+    carry_over: bool  # what a later re-window left of it
     shards: tuple[int, ...]  # rows of the table, in order of place
     first_batch: int
     last_batch: int
@@ -121,18 +121,18 @@ class Order:
         """The rows of a batch, skipped or not. Raises EndOfRun past the last."""
         segment = self._plan.segment(b)
         first, last = self._plan.consumed_around(segment, b)
-        spans, columns = [], []
+        parts, columns = [], []
         for source in np.flatnonzero(last > first).tolist():
-            for span, begin, end in self._plan.timelines[source].spans(int(first[source]), int(last[source])):
-                spans.append((source, span.epoch, span.leftover, end - begin))
-                columns.append(span.read(begin, end))
-        sources, epochs, leftover, counts = zip(*spans, strict=True)
+            for window, begin, end in self._plan.timelines[source].windows(int(first[source]), int(last[source])):
+                parts.append((source, window.epoch, window.carry_over, end - begin))
+                columns.append(window.read(begin, end))
+        sources, epochs, carried, counts = zip(*parts, strict=True)
         place, shard, row = (np.concatenate(column) for column in zip(*columns, strict=True))
         return Batch(
             number=b,
             source_G=np.repeat(np.array(sources, np.int64), counts),
             epoch_G=np.repeat(np.array(epochs, np.int64), counts),
-            leftover_G=np.repeat(np.array(leftover, np.bool_), counts),
+            carried_G=np.repeat(np.array(carried, np.bool_), counts),
             place_G=place,
             shard_G=shard,
             row_G=row,
@@ -172,26 +172,26 @@ class Order:
         """A source's windows from one of its samples on."""
         plan, timeline = self._plan, self._plan.timelines[source]
         while plan.batch_of_sample(source, sample) is not None:
-            # Planning up to the window's end may find a re-cut before it: so it is looked up again.
-            plan.batch_of_sample(source, timeline.span(sample).end - 1)
-            span = timeline.span(sample)
-            first = plan.batch_of_sample(source, span.begin)
-            last = plan.batch_of_sample(source, span.end - 1)
+            # Planning up to the window's end may find a re-window before it: so it is looked up again.
+            plan.batch_of_sample(source, timeline.window(sample).end - 1)
+            window = timeline.window(sample)
+            first = plan.batch_of_sample(source, window.begin)
+            last = plan.batch_of_sample(source, window.end - 1)
             if last is None:  # the source leaves, or the run ends, inside the window
                 last = plan.batch_of_sample(source, plan.given(source) - 1)
-            assert first is not None, f"sample {span.begin} of {self.shards.sources[source]} has no batch"
+            assert first is not None, f"sample {window.begin} of {self.shards.sources[source]} has no batch"
             assert last is not None, f"sample {sample} of {self.shards.sources[source]} has no batch"
             yield Window(
                 source=self.shards.sources[source],
-                epoch=span.epoch,
-                cut=span.cut,
-                number=span.number,
-                leftover=span.leftover,
-                shards=tuple(span.shards().tolist()),
+                epoch=window.epoch,
+                cut=window.cut,
+                number=window.number,
+                carry_over=window.carry_over,
+                shards=tuple(window.shards().tolist()),
                 first_batch=first,
                 last_batch=last,
             )
-            sample = span.end
+            sample = window.end
 
     # ------------------------------------------------------------ accounts
 
@@ -224,14 +224,14 @@ class Order:
         return dict(zip(self.shards.sources, tokens.tolist(), strict=True))
 
     def left_out(self) -> list[LeftOut]:
-        """Rows that the re-cuts drop, of all phases that the run reaches."""
+        """Rows that the re-windows drop, of all phases that the run reaches."""
         self._plan.last_batch()
         names = self.shards.sources
         return [
-            LeftOut(stretch.batch, name, stretch.left_out)
+            LeftOut(windowing.batch, name, windowing.left_out)
             for name, timeline in zip(names, self._plan.timelines, strict=True)
-            for stretch in timeline.stretches
-            if stretch.left_out
+            for windowing in timeline.windowings
+            if windowing.left_out
         ]
 
     def plan(self, until: int) -> list[dict[str, Any]]:
@@ -266,7 +266,7 @@ class Order:
         return b
 
 
-def roll(digest: bytes, batch: Batch, order: Order) -> bytes:
+def update_digest(digest: bytes, batch: Batch, order: Order) -> bytes:
     """The rolling digest after a trained batch; 32 zero bytes before the first. Takes the whole batch, not a slice."""
     rows = np.empty((len(batch), 40), np.uint8)
     rows[:, :32] = order.shards.sha256_N[batch.shard_G]
@@ -283,7 +283,7 @@ def slice_of(batch: Batch, rank: int, world: int) -> Batch:
         number=batch.number,
         source_G=batch.source_G[part],
         epoch_G=batch.epoch_G[part],
-        leftover_G=batch.leftover_G[part],
+        carried_G=batch.carried_G[part],
         place_G=batch.place_G[part],
         shard_G=batch.shard_G[part],
         row_G=batch.row_G[part],

@@ -23,14 +23,14 @@ KEPT_CYCLES = 4  # of 512 KiB each, and 128 bytes a source
 BLOCK = 4096  # samples of a cycle that are counted anew for each look-up
 
 
-def parse_decimal(text: str, what: str, cure: str) -> Fraction:
+def parse_decimal(text: str, what: str, hint: str) -> Fraction:
     """The exact rational of a decimal text. Raises ValueError, naming `what`, unless it is positive and finite."""
     try:
         number = Decimal(str(text))
     except InvalidOperation:
         number = Decimal(0)
     if not number.is_finite() or number <= 0:
-        raise ValueError(f"{what}={text}: expected a positive decimal number; {cure}")
+        raise ValueError(f"{what}={text}: expected a positive decimal number; {hint}")
     return Fraction(number)
 
 

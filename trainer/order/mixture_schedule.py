@@ -1,7 +1,7 @@
 """The plan of a run: segments of constant weights, from phases and caps (contracts, section 7, "Caps" and "Phases").
 
 A segment's end is computed, not walked to: the plan of a run is one segment a phase, and one more for each time that
-sources reach their caps. It is made as far as it is asked for.
+sources reach their caps. It is made as far as it is needed.
 """
 
 from bisect import bisect_right
@@ -20,7 +20,7 @@ UNREACHABLE = 2**62  # samples: stands for no cap
 
 
 class EndOfRun(Exception):
-    """The run has no such batch, because sources reached their caps; the message says which and when."""
+    """The run has no such batch, because sources reached their caps; the message names which and when."""
 
 
 class Plan:
@@ -104,12 +104,12 @@ class Plan:
     # ------------------------------------------------------------ planning
 
     def _enter(self, number: int, base: NDArray[np.int64]) -> None:
-        """Start a phase: re-cut its sources where it asks for that, and take up their caps."""
+        """Start a phase: re-window its sources where it needs that, and apply their caps."""
         prepared = self.phases[number]
         self._replaces.update(prepared.phase.shards.replaces)
         for source, timeline in enumerate(self.timelines):
-            if prepared.recut:
-                timeline.recut(prepared.phase.start, int(base[source]), prepared.reads[source], self._replaces)
+            if prepared.rewindow:
+                timeline.rewindow(prepared.phase.start, int(base[source]), prepared.reads[source], self._replaces)
             timeline.enter_phase(int(base[source]), prepared.weights.get(source))
         self._limits = np.full(len(self._names), UNREACHABLE, np.int64)
         for source, cap in prepared.caps.items():

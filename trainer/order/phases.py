@@ -58,7 +58,7 @@ class PreparedPhase:
     weights: dict[int, Fraction]  # normalised, in order of names
     caps: dict[int, Fraction]
     reads: list[Reads]  # by source of the run
-    recut: bool  # another generation, sequence length or packing than the phase before, or the first phase
+    rewindow: bool  # another generation, sequence length or packing than the phase before, or the first phase
 
 
 def prepare(seed: int, phases: Sequence[Phase]) -> tuple[ShardTable, list[PreparedPhase]]:
@@ -143,12 +143,12 @@ def _prepare(phase: Phase, ids_N: NDArray[np.int64], table: ShardTable, before: 
         number[name]: parse_decimal(cap, f"{where}: max_epochs of {name!r}", "drop it to not limit the source")
         for name, cap in phase.max_epochs.items()
     }
-    recut = before is None or (
+    rewindow = before is None or (
         (phase.sequence_length, phase.packing) != (before.phase.sequence_length, before.phase.packing)
         or not phase.shards.equals(before.phase.shards)
     )
-    reads = _reads(phase, ids_N, table) if recut or before is None else before.reads
-    prepared = PreparedPhase(phase, dict(zip((number[n] for n in named), weights, strict=True)), caps, reads, recut)
+    reads = _reads(phase, ids_N, table) if rewindow or before is None else before.reads
+    prepared = PreparedPhase(phase, dict(zip((number[n] for n in named), weights, strict=True)), caps, reads, rewindow)
     refuse_small_sources(prepared, table.sources, list(prepared.weights))
     return prepared
 

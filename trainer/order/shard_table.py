@@ -55,7 +55,7 @@ class Shards:
     def rows(self, sequence_length: int, packing: str) -> NDArray[np.int64]:
         """Samples of T tokens in each shard: `tokens // T`, or the packed rows (contracts, section 7, "Rows").
 
-        Raises ValueError for packed rows that nobody has counted, and says how to.
+        Raises ValueError for packed rows that nobody has counted, with how to count them.
         """
         if packing == "windows":
             return self.tokens_N // sequence_length
@@ -102,7 +102,7 @@ def sort_by_content(shards: Shards) -> NDArray[np.int64]:
 
 
 def concatenate(parts: Sequence[Shards]) -> Shards:
-    """The shards of several datasets as one; their source names must already tell the datasets apart.
+    """The shards of several datasets as one; their source names must already differ between the datasets.
 
     Of the packed rows, the lengths that all parts have. Raises ValueError for a source of two parts.
     """

@@ -1,6 +1,6 @@
-"""A window of shards: which row of which shard each sample reads, and what a re-cut leaves of it.
+"""A window of shards: which row of which shard each sample reads, and what a re-window leaves of it.
 
-Contracts, section 7, "Order within a source" and "Phases". K = shards of a window, B = samples asked for; a shard's id
+Contracts, section 7, "Order within a source" and "Phases". K = shards of a window, B = samples requested; a shard's id
 is its row in the run's table.
 """
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from trainer.order.permutation import inverse, permute
 
-__all__ = ["Ids", "Span"]
+__all__ = ["Ids", "ShardWindow"]
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Span:
-    """Samples `begin` to `end` (exclusive) of a source: the rows of one window, or what a re-cut left of them."""
+class ShardWindow:
+    """Samples `begin` to `end` (exclusive) of a source: the rows of one window, or what a re-window left of them."""
 
     epoch: int
     cut: int
     number: int  # of the window
-    leftover: bool
+    carry_over: bool
     begin: int
     end: int
     key: int
@@ -32,7 +32,7 @@ class Span:
     ids_K: Ids
     starts_K: NDArray[np.int64]  # K + 1: rows before each shard, laid end to end
     origin: int = 0  # position in the window of sample `begin`
-    kept: NDArray[np.int64] | None = None  # positions of the samples, where a re-cut took shards out of the middle
+    kept: NDArray[np.int64] | None = None  # positions of the samples, where a re-window took shards out of the middle
 
     def _positions(self, first: int, last: int) -> NDArray[np.int64]:
         if self.kept is not None:
@@ -51,7 +51,7 @@ class Span:
         return self.place + shard_B, self.ids_K[shard_B], offsets_B - self.starts_K[shard_B]
 
     def samples_of(self, shard: int, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """(sample, row) for each of the rows of a shard that the span reads."""
+        """(sample, row) for each of the rows of a shard that the window reads."""
         found = np.flatnonzero(self.ids_K == shard)
         if not len(found):
             return []
@@ -66,21 +66,21 @@ class Span:
             sample_B, read = self.begin + nearest_B, self.kept[nearest_B] == x_B
         return list(zip(sample_B[read].tolist(), rows_B[read].tolist(), strict=True))
 
-    def rest(self, sample: int, stays_K: NDArray[np.bool_]) -> "Span | None":
-        """The leftover from a sample on, without the rows of shards that do not stay; None where nothing is left."""
+    def rest(self, sample: int, stays_K: NDArray[np.bool_]) -> "ShardWindow | None":
+        """Return the carry-over from a sample on, without shards that do not stay; None: nothing is left."""
         if sample >= self.end or not stays_K.any():
             return None
         if stays_K.all() and self.kept is None:
-            return replace(self, begin=sample, leftover=True, origin=self.origin + sample - self.begin)
+            return replace(self, begin=sample, carry_over=True, origin=self.origin + sample - self.begin)
         x_B = self._positions(sample, self.end)
         shard_B = np.searchsorted(self.starts_K, permute(x_B, self._size(), self.key), side="right") - 1
         kept = x_B[stays_K[shard_B]]
         if not len(kept):
             return None
-        return replace(self, begin=sample, end=sample + len(kept), leftover=True, kept=kept)
+        return replace(self, begin=sample, end=sample + len(kept), carry_over=True, kept=kept)
 
     def shards(self) -> Ids:
-        """The shards whose rows the span reads, in order of place."""
+        """The shards whose rows the window reads, in order of place."""
         if self.kept is None:
             return self.ids_K
         offsets_B = permute(self.kept, self._size(), self.key)

@@ -1,4 +1,4 @@
-"""A source's samples in order: epochs of shards, windows of shards, and what re-cuts make of them.
+"""A source's samples in order: epochs of shards, windows of shards, and what re-windows make of them.
 
 Contracts, section 7, "Order within a source" and "Phases". Sample n of a source is a row of a shard, whatever the
 batches do; a timeline answers for any n without a walk, from columns of shards alone. N = shards of a source; a shard's
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.order.permutation import key, mix64_array
-from trainer.order.shard_window import Ids, Span
+from trainer.order.shard_window import Ids, ShardWindow
 
 __all__ = ["Reads", "Timeline", "window_shards"]
 
 NONE = np.empty(0, np.int64)
 WHOLE = -1  # the cut of an epoch that starts with all its shards
-KEPT_SPANS = 4
+KEPT_WINDOWS = 4
 KEPT_LAYOUTS = 2
 
 
@@ -40,23 +40,26 @@ class Reads:
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch:
-    """The source from a re-cut to the next: the rest of an epoch (`epoch`, or all of it), then whole epochs."""
+class Windowing:
+    """How a source is cut into windows from one re-window to the next.
 
-    batch: int  # of the re-cut
+    The rest of an epoch (`epoch`, or all of it) comes first, then whole epochs.
+    """
+
+    batch: int  # of the re-window
     begin: int  # first sample
     epoch: int
     cut: int  # `batch`, or WHOLE
     reads: Reads
     pool: NDArray[np.bool_]  # N: shards of the windows of the first epoch
     begun: Ids  # shards that the first epoch has begun before
-    leftover: Span | None = None
+    carry_over: ShardWindow | None = None
     done: int = 0  # rows of the first epoch read, left out or retired before
-    left_out: int = 0  # unread rows of the running window that the re-cut dropped
+    left_out: int = 0  # unread rows of the running window that the re-window dropped
 
     def left(self) -> int:
-        """Samples of the leftover."""
-        return self.leftover.end - self.leftover.begin if self.leftover else 0
+        """Samples of the carry-over."""
+        return self.carry_over.end - self.carry_over.begin if self.carry_over else 0
 
     def first_rows(self) -> int:
         """Samples of the first epoch from `begin` on."""
@@ -67,7 +70,7 @@ class Stretch:
         return int(self.reads.rows_N.sum())
 
     def locate(self, sample: int) -> tuple[int, int]:
-        """(epoch, samples of it since its start or the re-cut)."""
+        """(epoch, samples of it since its start or the re-window)."""
         used, first, rows = sample - self.begin, self.first_rows(), self.epoch_rows()
         if used < first or rows == 0:
             return (self.epoch, used) if used < first or first == 0 else (self.epoch + 1, 0)
@@ -99,55 +102,55 @@ class Layout:
 
 
 class Timeline:
-    """One source over a run. It is told of phases in order, as the plan reaches them."""
+    """One source over a run. Phases are entered in order, as the plan reaches them."""
 
     def __init__(self, seed: int, name: str, words: NDArray[np.uint64], digests: NDArray[np.uint8]) -> None:
         """`words`: the first 8 bytes of each shard's sha256, little-endian; `digests`: all 32; both by id."""
         self.name = name
-        self.stretches: list[Stretch] = []
+        self.windowings: list[Windowing] = []
         self._seed = seed
         self._words = words
         self._digests = digests
         self._phase_begins: list[int] = []
         self._phase_weights: list[Fraction | None] = []
-        self._spans: list[Span] = []
-        self._layouts: list[tuple[Stretch, Layout]] = []
+        self._windows: list[ShardWindow] = []
+        self._layouts: list[tuple[Windowing, Layout]] = []
 
     # ------------------------------------------------------------ looking up
 
-    def span(self, sample: int) -> Span:
-        """The span that holds a sample, as far as the stretch goes that the plan knows of."""
-        for span in self._spans:
-            if span.begin <= sample < span.end:
-                return span
-        number = bisect_right(self.stretches, sample, key=lambda stretch: stretch.begin) - 1
-        stretch = self.stretches[number]
-        if stretch.leftover and sample < stretch.leftover.end:
-            span = stretch.leftover
+    def window(self, sample: int) -> ShardWindow:
+        """The window that holds a sample, cut off where the next known windowing begins."""
+        for window in self._windows:
+            if window.begin <= sample < window.end:
+                return window
+        number = bisect_right(self.windowings, sample, key=lambda windowing: windowing.begin) - 1
+        windowing = self.windowings[number]
+        if windowing.carry_over and sample < windowing.carry_over.end:
+            window = windowing.carry_over
         else:
-            layout = self._layout(stretch, stretch.locate(sample)[0])
-            span = self._window_at(layout, int(np.searchsorted(layout.starts_N, sample - layout.begin, "right")) - 1)
-        if number + 1 < len(self.stretches):
-            span = replace(span, end=min(span.end, self.stretches[number + 1].begin))
-        self._spans = [*self._spans[1 - KEPT_SPANS :], span]
-        return span
+            layout = self._layout(windowing, windowing.locate(sample)[0])
+            window = self._window_at(layout, int(np.searchsorted(layout.starts_N, sample - layout.begin, "right")) - 1)
+        if number + 1 < len(self.windowings):
+            window = replace(window, end=min(window.end, self.windowings[number + 1].begin))
+        self._windows = [*self._windows[1 - KEPT_WINDOWS :], window]
+        return window
 
-    def spans(self, first: int, last: int) -> Iterator[tuple[Span, int, int]]:
-        """The spans of samples first to last (exclusive), with the samples of each."""
+    def windows(self, first: int, last: int) -> Iterator[tuple[ShardWindow, int, int]]:
+        """The windows of samples first to last (exclusive), with the samples of each."""
         while first < last:
-            span = self.span(first)
-            stop = min(last, span.end)
-            yield span, first, stop
+            window = self.window(first)
+            stop = min(last, window.end)
+            yield window, first, stop
             first = stop
 
     def epochs_at(self, batch: int, sample: int) -> float:
         """Epochs before a sample of a batch that is planned; rows left out or retired count as read."""
-        stretch = self.stretches[bisect_right(self.stretches, batch, key=lambda stretch: stretch.batch) - 1]
-        epoch, used = stretch.locate(sample)
-        if epoch == stretch.epoch:
-            used += stretch.done
-            return epoch + used / max(1, stretch.done + stretch.first_rows())
-        return epoch + used / max(1, stretch.epoch_rows())
+        windowing = self.windowings[bisect_right(self.windowings, batch, key=lambda windowing: windowing.batch) - 1]
+        epoch, used = windowing.locate(sample)
+        if epoch == windowing.epoch:
+            used += windowing.done
+            return epoch + used / max(1, windowing.done + windowing.first_rows())
+        return epoch + used / max(1, windowing.epoch_rows())
 
     def samples_of(
         self, shard: int, rows: Callable[[int, str], Sequence[int]], until: int
@@ -157,58 +160,58 @@ class Timeline:
         `rows` gives the numbers of the rows for a sequence length and packing.
         """
         found = []
-        for stretch, end in self._stretches_until(until):
-            wanted = rows(stretch.reads.sequence_length, stretch.reads.packing)
+        for windowing, end in self._windowings_until(until):
+            wanted = rows(windowing.reads.sequence_length, windowing.reads.packing)
             if not len(wanted):
                 continue
-            spans = [stretch.leftover] if stretch.leftover else []
-            for epoch in range(stretch.epoch, stretch.locate(end - 1)[0] + 1):
-                chosen = stretch.reads.ids_N[stretch.pool] if epoch == stretch.epoch else stretch.reads.ids_N
+            windows = [windowing.carry_over] if windowing.carry_over else []
+            for epoch in range(windowing.epoch, windowing.locate(end - 1)[0] + 1):
+                chosen = windowing.reads.ids_N[windowing.pool] if epoch == windowing.epoch else windowing.reads.ids_N
                 if shard in chosen:
-                    layout = self._layout(stretch, epoch)
-                    spans.append(self._window_at(layout, int(np.flatnonzero(layout.ids_N == shard)[0])))
-            for span in spans:
-                found += [(n, span.epoch, row) for n, row in span.samples_of(shard, wanted) if n < end]
+                    layout = self._layout(windowing, epoch)
+                    windows.append(self._window_at(layout, int(np.flatnonzero(layout.ids_N == shard)[0])))
+            for window in windows:
+                found += [(n, window.epoch, row) for n, row in window.samples_of(shard, wanted) if n < end]
         return sorted(found)
 
-    def _stretches_until(self, until: int) -> Iterator[tuple[Stretch, int]]:
-        """The stretches that give samples before `until`, with the sample after their last."""
-        ends = [stretch.begin for stretch in self.stretches[1:]] + [until]
-        for stretch, end in zip(self.stretches, ends, strict=True):
-            if stretch.begin < min(end, until):
-                yield stretch, min(end, until)
+    def _windowings_until(self, until: int) -> Iterator[tuple[Windowing, int]]:
+        """The windowings that give samples before `until`, with the sample after their last."""
+        ends = [windowing.begin for windowing in self.windowings[1:]] + [until]
+        for windowing, end in zip(self.windowings, ends, strict=True):
+            if windowing.begin < min(end, until):
+                yield windowing, min(end, until)
 
-    def _layout(self, stretch: Stretch, epoch: int) -> Layout:
+    def _layout(self, windowing: Windowing, epoch: int) -> Layout:
         for known, layout in self._layouts:
-            if known is stretch and layout.epoch == epoch:
+            if known is windowing and layout.epoch == epoch:
                 return layout
-        first = epoch == stretch.epoch
-        cut = stretch.cut if first else WHOLE
-        chosen = stretch.pool if first else slice(None)
-        ids, rows = stretch.reads.ids_N[chosen], stretch.reads.rows_N[chosen]
+        first = epoch == windowing.epoch
+        cut = windowing.cut if first else WHOLE
+        chosen = windowing.pool if first else slice(None)
+        ids, rows = windowing.reads.ids_N[chosen], windowing.reads.rows_N[chosen]
         mixed = mix64_array(self._words[ids] ^ np.uint64(key(self._seed, "shards", self.name, epoch, cut)))
         order = np.argsort(mixed, kind="stable")  # ids ascend with sha256, which decides ties
-        begin = stretch.epoch_begin(epoch)
+        begin = windowing.epoch_begin(epoch)
         shards = window_shards(self._weight_at(begin))
         layout = Layout(
-            begin=begin + (stretch.left() if first else 0),
+            begin=begin + (windowing.left() if first else 0),
             epoch=epoch,
             cut=cut,
             num_windows=-(-len(ids) // shards),
             ids_N=ids[order],
             starts_N=np.concatenate([[0], np.cumsum(rows[order])]),
         )
-        self._layouts = [*self._layouts[1 - KEPT_LAYOUTS :], (stretch, layout)]
+        self._layouts = [*self._layouts[1 - KEPT_LAYOUTS :], (windowing, layout)]
         return layout
 
-    def _window_at(self, layout: Layout, place: int) -> Span:
+    def _window_at(self, layout: Layout, place: int) -> ShardWindow:
         number, first, last = layout.window(place)
         before, after = int(layout.starts_N[first]), int(layout.starts_N[last])
-        return Span(
+        return ShardWindow(
             epoch=layout.epoch,
             cut=layout.cut,
             number=number,
-            leftover=False,
+            carry_over=False,
             begin=layout.begin + before,
             end=layout.begin + after,
             key=key(self._seed, "rows", self.name, layout.epoch, layout.cut, number),
@@ -232,24 +235,24 @@ class Timeline:
 
     def cap_end(self, cap: Fraction) -> int:
         """Samples of the source at which a cap in epochs is reached; fewer than it has where that is past."""
-        stretch = self.stretches[-1]
+        windowing = self.windowings[-1]
         whole = int(cap)
-        if whole < stretch.epoch:
+        if whole < windowing.epoch:
             return -1
-        if whole == stretch.epoch:
-            rows = stretch.done + stretch.first_rows()
-            return stretch.begin - stretch.done + int((cap - whole) * rows)
-        return stretch.epoch_begin(whole) + int((cap - whole) * stretch.epoch_rows())
+        if whole == windowing.epoch:
+            rows = windowing.done + windowing.first_rows()
+            return windowing.begin - windowing.done + int((cap - whole) * rows)
+        return windowing.epoch_begin(whole) + int((cap - whole) * windowing.epoch_rows())
 
-    def recut(self, batch: int, sample: int, reads: Reads, replaces: Mapping[bytes, Sequence[bytes]]) -> None:
+    def rewindow(self, batch: int, sample: int, reads: Reads, replaces: Mapping[bytes, Sequence[bytes]]) -> None:
         """Another generation, sequence length or packing from a batch on, before a sample of the source."""
-        self.stretches.append(self._recut(batch, sample, reads, replaces))
-        self._spans, self._layouts = [], []  # they may reach past the cut
+        self.windowings.append(self._rewindow(batch, sample, reads, replaces))
+        self._windows, self._layouts = [], []  # they may reach past the cut
 
-    def _recut(self, batch: int, sample: int, reads: Reads, replaces: Mapping[bytes, Sequence[bytes]]) -> Stretch:
-        if not self.stretches:
+    def _rewindow(self, batch: int, sample: int, reads: Reads, replaces: Mapping[bytes, Sequence[bytes]]) -> Windowing:
+        if not self.windowings:
             return _whole(batch, sample, 0, reads)
-        old = self.stretches[-1]
+        old = self.windowings[-1]
         epoch, used = old.locate(sample)
         resumed = epoch == old.epoch and old.cut != WHOLE  # the epoch was cut before
         if used == 0 and not resumed:
@@ -264,23 +267,23 @@ class Timeline:
             return replace(_whole(batch, sample, epoch + 1, reads), left_out=dropped)
         retired = old.reads.rows_N[np.isin(old.reads.ids_N, np.setdiff1d(ahead, reads.ids_N))]
         done = (old.done if resumed else 0) + used + dropped + int(retired.sum())
-        return Stretch(batch, sample, epoch, batch, reads, pool, begun, rest, done, dropped)
+        return Windowing(batch, sample, epoch, batch, reads, pool, begun, rest, done, dropped)
 
-    def _split(self, old: Stretch, epoch: int, sample: int, used: int) -> tuple[Span | None, Ids, Ids]:
+    def _split(self, old: Windowing, epoch: int, sample: int, used: int) -> tuple[ShardWindow | None, Ids, Ids]:
         """The running window, and the shards of the epoch begun and not begun, before a sample."""
         begun = old.begun if epoch == old.epoch else NONE
         pool = old.reads.ids_N[old.pool] if epoch == old.epoch else old.reads.ids_N
         if used == 0:
-            return old.leftover, begun, pool  # nothing was read since the last cut
-        running = self.span(sample - 1)
-        if running.leftover:
+            return old.carry_over, begun, pool  # nothing was read since the last cut
+        running = self.window(sample - 1)
+        if running.carry_over:
             return running, begun, pool
         layout = self._layout(old, epoch)
         ended = running.place + len(running.ids_K)
         return running, np.union1d(begun, layout.ids_N[:ended]), layout.ids_N[ended:]
 
     def _unbegun(self, ids_N: Ids, begun: Ids, replaces: Mapping[bytes, Sequence[bytes]]) -> NDArray[np.bool_]:
-        """Which shards the epoch may still read: not begun, and not standing for one that is, at any remove."""
+        """Return which shards the epoch may still read: not begun, and no replacement of a begun one."""
         pool = ~np.isin(ids_N, begun)
         if replaces:
             spoiled = _successors({self._digests[shard].tobytes() for shard in begun}, replaces)
@@ -289,8 +292,8 @@ class Timeline:
         return pool
 
 
-def _whole(batch: int, sample: int, epoch: int, reads: Reads) -> Stretch:
-    return Stretch(batch, sample, epoch, WHOLE, reads, np.ones(len(reads.ids_N), np.bool_), NONE)
+def _whole(batch: int, sample: int, epoch: int, reads: Reads) -> Windowing:
+    return Windowing(batch, sample, epoch, WHOLE, reads, np.ones(len(reads.ids_N), np.bool_), NONE)
 
 
 def _successors(digests: set[bytes], replaces: Mapping[bytes, Sequence[bytes]]) -> set[bytes]:

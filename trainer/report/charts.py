@@ -46,11 +46,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened at a step: a `spike`, or a `turn` (the run went back, or was taken up again)."""
+    """Something that happened at a step: a `spike`, or a `turn` (the run went back, or was resumed)."""
 
     step: float
     kind: str
-    says: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _draw(
         if axes.first <= mark.step <= axes.last:
             x = axes.x(mark.step)
             body.append(
-                f'<g><title>{escape(mark.says)}</title><line class="mark-{mark.kind}" x1="{x:.1f}" x2="{x:.1f}" '
+                f'<g><title>{escape(mark.label)}</title><line class="mark-{mark.kind}" x1="{x:.1f}" x2="{x:.1f}" '
                 f'y1="{TOP:g}" y2="{size[1] - BOTTOM:g}"/></g>'
             )
     for number, line in enumerate(buckets):
@@ -215,7 +215,7 @@ def _places(points: Iterable[tuple[float, float]]) -> str:
 
 
 def _asks(axes: _Axes, lines: Sequence[Line], buckets: Sequence[Sequence[_Bucket]]) -> str:
-    """Columns without a colour that answer to the pointer, one a stretch of the longest curve."""
+    """Columns without a colour that answer to the pointer, one a part of the longest curve."""
     longest = max(buckets, key=len)
     parts = []
     for each in longest:
@@ -223,16 +223,16 @@ def _asks(axes: _Axes, lines: Sequence[Line], buckets: Sequence[Sequence[_Bucket
             f"steps {count(int(each.first))} to {count(int(each.last))}" if each.last > each.first
             else f"step {count(int(each.first))}"
         )  # fmt: skip
-        says = [span]
+        labels = [span]
         for line, own in zip(lines, buckets, strict=True):
             near = min(own, key=lambda one: abs(one.middle - each.middle), default=None)
             if near is not None and near.first <= each.last and near.last >= each.first:
                 ends = f" ({near.low:.4g} to {near.high:.4g})" if near.high > near.low else ""
-                says.append(f"{line.name} {near.mean:.4g}{ends}")
+                labels.append(f"{line.name} {near.mean:.4g}{ends}")
         wide = (axes.width - LEFT - RIGHT) / len(longest)
         parts.append(
-            f'<rect class="ask" x="{axes.x(each.middle) - wide / 2:.1f}" y="{TOP:g}" width="{wide:.1f}" '
-            f'height="{axes.height - TOP - BOTTOM:g}"><title>{escape(chr(10).join(says))}</title></rect>'
+            f'<rect class="hover" x="{axes.x(each.middle) - wide / 2:.1f}" y="{TOP:g}" width="{wide:.1f}" '
+            f'height="{axes.height - TOP - BOTTOM:g}"><title>{escape(chr(10).join(labels))}</title></rect>'
         )
     return "".join(parts)
 
@@ -241,7 +241,7 @@ def _key(lines: Sequence[Line], marks: Sequence[Mark]) -> str:
     items = [(f"line-{number % 5}", line.name) for number, line in enumerate(lines)] if len(lines) > 1 else []
     kinds = {mark.kind for mark in marks}
     items += [("mark-spike", "spike")] if "spike" in kinds else []
-    items += [("mark-turn", "gone back, or taken up again")] if "turn" in kinds else []
+    items += [("mark-turn", "gone back, or resumed")] if "turn" in kinds else []
     entries = "".join(f'<li><i class="{kind}"></i>{escape(name)}</li>' for kind, name in items)
     return f'<ul class="key">{entries}</ul>' if entries else ""
 

@@ -1,4 +1,4 @@
-"""What the events of a metrics.jsonl come to, for the report."""
+"""The history of a run, from the events of its metrics.jsonl, for the report."""
 
 import math
 from array import array
@@ -8,14 +8,14 @@ from typing import Any
 
 from trainer.report.charts import Line
 
-__all__ = ["Story", "gather"]
+__all__ = ["History", "build_history"]
 
 COLUMNS = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "mfu", "data_wait")
 
 
 @dataclass
-class Story:
-    """What the events come to: those of steps that a rewind took back are left out, as the run itself forgot them."""
+class History:
+    """Curves and events; those of steps that a rewind took back are left out, as the run itself forgot them."""
 
     run: dict[str, Any] = field(default_factory=dict)
     # Quoted: array cannot be subscripted at run time before Python 3.12.
@@ -42,33 +42,33 @@ class Story:
         return int(self.steps[-1]) + 1 if self.steps else 0
 
 
-def gather(events: Iterable[dict[str, Any]]) -> Story:
-    """The story of the events; steps become columns of numbers, so that a million of them are some 60 MB."""
-    story = Story()
+def build_history(events: Iterable[dict[str, Any]]) -> History:
+    """Build the history of the events; steps become columns of numbers, so that a million of them are some 60 MB."""
+    history = History()
     for event in events:
         kind = event["event"]
         if kind == "run":
-            story.run = event
+            history.run = event
         elif kind == "step":
-            story.steps.append(event["step"])
-            for name, column in story.columns.items():
+            history.steps.append(event["step"])
+            for name, column in history.columns.items():
                 column.append(float(event.get(name, math.nan)))
             if event.get("layer_norms"):
                 norms = {name: float(value) for name, value in event["layer_norms"].items()}
-                story.norms.append((event["step"] + 1, norms))
+                history.norms.append((event["step"] + 1, norms))
         else:
             if kind == "rewind":
-                _take_back(story, event["to"])
-            story.events.setdefault(kind, []).append(event)
-    return story
+                _take_back(history, event["to"])
+            history.events.setdefault(kind, []).append(event)
+    return history
 
 
-def _take_back(story: Story, done: int) -> None:
-    while story.steps and story.steps[-1] >= done:
-        story.steps.pop()
-        story.taken_back += 1
-        for column in story.columns.values():
+def _take_back(history: History, done: int) -> None:
+    while history.steps and history.steps[-1] >= done:
+        history.steps.pop()
+        history.taken_back += 1
+        for column in history.columns.values():
             column.pop()
-    story.norms = [(step, norms) for step, norms in story.norms if step <= done]
+    history.norms = [(step, norms) for step, norms in history.norms if step <= done]
     for kind in ("eval", "mixture", "sample"):
-        story.events[kind] = [event for event in story.of(kind) if event["step"] <= done]
+        history.events[kind] = [event for event in history.of(kind) if event["step"] <= done]

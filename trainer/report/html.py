@@ -11,7 +11,7 @@ from schemas.html_page import page
 from schemas.text_format import bits, brief, count, duration, escape, number, plural, share
 from trainer.report.charts import STYLE as CHART_STYLE
 from trainer.report.charts import Line, Mark, heat_map, line_chart
-from trainer.report.history import Story, gather
+from trainer.report.history import History, build_history
 from trainer.report.metrics import METRICS, read_events
 
 __all__ = ["write_report"]
@@ -37,46 +37,46 @@ def write_report(folder: str | Path) -> str:
     Raises FileNotFoundError where there is no metrics.jsonl, ValueError for one that is none.
     """
     path = Path(folder) / REPORT
-    story = gather(read_events(Path(folder) / METRICS))
-    storage.write(str(path), render(story).encode())
+    history = build_history(read_events(Path(folder) / METRICS))
+    storage.write(str(path), render(history).encode())
     return str(path)
 
 
-def render(story: Story) -> str:
+def render(history: History) -> str:
     """The page as HTML; equal stories give equal bytes."""
     sections = [
-        ("loss", "Loss", _loss(story)),
-        ("course", "Course", _course(story)),
-        ("layers", "Layers", _layers(story)),
-        ("data", "Data", _data(story)),
-        ("spikes", "Spikes", _spikes(story)),
-        ("left-out", "Left out", _left_out(story)),
-        ("samples", "Samples", _samples(story)),
-        ("checkpoints", "Checkpoints", _checkpoints(story)),
-        ("origin", "Origin", _origin(story)),
+        ("loss", "Loss", _loss(history)),
+        ("course", "Course", _course(history)),
+        ("layers", "Layers", _layers(history)),
+        ("data", "Data", _data(history)),
+        ("spikes", "Spikes", _spikes(history)),
+        ("left-out", "Left out", _left_out(history)),
+        ("samples", "Samples", _samples(history)),
+        ("checkpoints", "Checkpoints", _checkpoints(history)),
+        ("origin", "Origin", _origin(history)),
     ]
     footer = "Written by <code>python -m trainer</code> from metrics.jsonl."
-    name = story.run.get("name", "run")
-    return page(f"{name} \u00b7 Gristmill training", _head(story), sections, footer, CHART_STYLE + STYLE)
+    name = history.run.get("name", "run")
+    return page(f"{name} \u00b7 Gristmill training", _head(history), sections, footer, CHART_STYLE + STYLE)
 
 
 # ---------------------------------------------------------------- head and curves
 
 
-def _head(story: Story) -> str:
-    losses = [value for value in story.columns["loss"][-RECENT:] if math.isfinite(value)]
-    steps, ends = story.run.get("steps"), story.of("end")
-    speeds = [value for value in story.columns["tokens_per_second"] if value == value]
-    mfus = [value for value in story.columns["mfu"] if value == value]
-    trained = sum(each["tokens"] for each in _mixture(story).values())
+def _head(history: History) -> str:
+    losses = [value for value in history.columns["loss"][-RECENT:] if math.isfinite(value)]
+    steps, ends = history.run.get("steps"), history.of("end")
+    speeds = [value for value in history.columns["tokens_per_second"] if value == value]
+    mfus = [value for value in history.columns["mfu"] if value == value]
+    trained = sum(each["tokens"] for each in _mixture(history).values())
     tiles = [
-        ("steps", count(story.done), f"of {count(steps)}" if steps else ""),
+        ("steps", count(history.done), f"of {count(steps)}" if steps else ""),
         (
             "training loss",
             f"{fmean(losses):.4g}" if losses else "\u2013",
             f"last {len(losses)}" if losses else "",
         ),
-        *(_validation_tile(story)),
+        *(_validation_tile(history)),
         ("tokens trained", brief(trained) if trained else "\u2013", ""),
         ("tokens a second", brief(median(speeds)) if speeds else "\u2013", ""),
         ("MFU", f"{100 * median(mfus):.1f}\u202f%" if mfus else "\u2013", "" if mfus else "device unknown"),
@@ -87,25 +87,25 @@ def _head(story: Story) -> str:
     )
     state = {"finished": "The run is finished.", "stopped": "The run was stopped and can go on."}
     # What ended it counts only as long as nothing came after.
-    over = ends and not story.run.get("time", 0) > ends[-1].get("time", 0)
-    says = state.get(ends[-1]["reason"], "") if over else "The run goes on, or was cut off."
-    size = f" \u00b7 {brief(story.run['parameters'])} parameters" if "parameters" in story.run else ""
+    over = ends and not history.run.get("time", 0) > ends[-1].get("time", 0)
+    status = state.get(ends[-1]["reason"], "") if over else "The run goes on, or was cut off."
+    size = f" \u00b7 {brief(history.run['parameters'])} parameters" if "parameters" in history.run else ""
     return (
-        f'<p class="maker">Gristmill \u00b7 training{size}</p><h1>{escape(story.run.get("name", "run"))}</h1>'
-        f'<p class="claim">{says}{_claim(story)}</p><dl class="tiles">{cells}</dl>'
+        f'<p class="maker">Gristmill \u00b7 training{size}</p><h1>{escape(history.run.get("name", "run"))}</h1>'
+        f'<p class="claim">{status}{_claim(history)}</p><dl class="tiles">{cells}</dl>'
     )
 
 
-def _validation_tile(story: Story) -> list[tuple[str, str, str]]:
-    evals = story.of("eval")
+def _validation_tile(history: History) -> list[tuple[str, str, str]]:
+    evals = history.of("eval")
     if not evals:
         return []
     losses = [float(each["loss"]) for each in evals[-1]["sets"].values()]
     return [("validation loss", f"{fmean(losses):.4g}", plural(len(losses), "set"))]
 
 
-def _claim(story: Story) -> str:
-    evals = story.of("eval")
+def _claim(history: History) -> str:
+    evals = history.of("eval")
     if len(evals) < 2:
         return ""
     name = next(iter(evals[-1]["sets"]))
@@ -116,35 +116,35 @@ def _claim(story: Story) -> str:
     )
 
 
-def _marks(story: Story) -> list[Mark]:
-    marks = [Mark(each["step"], "spike", f"spike at step {count(each['step'])}") for each in story.of("spike")]
-    marks += [Mark(each["to"], "turn", f"gone back to step {count(each['to'])}") for each in story.of("rewind")]
+def _marks(history: History) -> list[Mark]:
+    marks = [Mark(each["step"], "spike", f"spike at step {count(each['step'])}") for each in history.of("spike")]
+    marks += [Mark(each["to"], "turn", f"gone back to step {count(each['to'])}") for each in history.of("rewind")]
     return marks + [
-        Mark(each["step"], "turn", f"taken up again after {count(each['step'])} steps") for each in story.of("resume")
+        Mark(each["step"], "turn", f"resumed after {count(each['step'])} steps") for each in history.of("resume")
     ]
 
 
-def _loss(story: Story) -> str:
-    lines = [Line("training", story.line("loss").points)]
-    names = {name: None for event in story.of("eval") for name in event["sets"]}
+def _loss(history: History) -> str:
+    lines = [Line("training", history.line("loss").points)]
+    names = {name: None for event in history.of("eval") for name in event["sets"]}
     lines += [
         Line(
             f"validation {name}",
-            [(e["step"], float(e["sets"][name]["loss"])) for e in story.of("eval") if name in e["sets"]],
+            [(e["step"], float(e["sets"][name]["loss"])) for e in history.of("eval") if name in e["sets"]],
         )
         for name in names
     ]
     chart = line_chart(
-        "loss-curve", "Training and validation loss by step", lines[:5], _marks(story), wide=True, log=True
+        "loss-curve", "Training and validation loss by step", lines[:5], _marks(history), wide=True, log=True
     )
     note = '<p class="lead">Nats a token. Many steps are drawn as their mean, over a band from lowest to highest.</p>'
-    return f"{note}<figure>{chart}</figure>{_scores(story)}"
+    return f"{note}<figure>{chart}</figure>{_scores(history)}"
 
 
-def _scores(story: Story) -> str:
-    if not story.of("eval"):
+def _scores(history: History) -> str:
+    if not history.of("eval"):
         return ""
-    last = story.of("eval")[-1]
+    last = history.of("eval")[-1]
     rows = [
         f'<tr><th scope="row">{escape(name)}</th><td class="n">{float(each["loss"]):.3f}</td>'
         f'<td class="n">{number(_float(each.get("perplexity")))}</td>'
@@ -159,31 +159,31 @@ def _float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _course(story: Story) -> str:
+def _course(history: History) -> str:
     shares = {
-        name: Line(name, [(step, 100 * value) for step, value in story.line(name).points])
+        name: Line(name, [(step, 100 * value) for step, value in history.line(name).points])
         for name in ("mfu", "data_wait")
     }
     charts = [
-        ("rate", "Learning rate", story.line("learning_rate"), False),
-        ("norm", "Gradient norm", story.line("gradient_norm"), True),
-        ("speed", "Tokens a second", story.line("tokens_per_second"), False),
+        ("rate", "Learning rate", history.line("learning_rate"), False),
+        ("norm", "Gradient norm", history.line("gradient_norm"), True),
+        ("speed", "Tokens a second", history.line("tokens_per_second"), False),
         ("wait", "Waiting for data, % of the time", shares["data_wait"], False),
         ("mfu", "MFU, %", shares["mfu"], False),
     ]
     figures = [
-        f"<figure><h3>{title}</h3>{line_chart(name, title, [line], _marks(story) if marked else (), log=marked)}"
+        f"<figure><h3>{title}</h3>{line_chart(name, title, [line], _marks(history) if marked else (), log=marked)}"
         for name, title, line, marked in charts
         if line.points
     ]
     return f'<div class="two">{"</figure>".join(figures)}</figure></div>' if figures else ""
 
 
-def _layers(story: Story) -> str:
-    names = {name: None for _, norms in story.norms for name in norms}
+def _layers(history: History) -> str:
+    names = {name: None for _, norms in history.norms for name in norms}
     if not names:
         return ""
-    rows = [Line(name, [(step, norms[name]) for step, norms in story.norms if name in norms]) for name in names]
+    rows = [Line(name, [(step, norms[name]) for step, norms in history.norms if name in norms]) for name in names]
     lead = '<p class="lead">The norm of each layer\u2019s gradient over the run: the darker, the larger.</p>'
     return f"{lead}<figure>{heat_map('layer-norms', 'Gradient norms by layer and step', rows)}</figure>"
 
@@ -191,12 +191,12 @@ def _layers(story: Story) -> str:
 # ---------------------------------------------------------------- the data
 
 
-def _mixture(story: Story) -> dict[str, dict[str, Any]]:
-    return story.of("mixture")[-1]["sources"] if story.of("mixture") else {}
+def _mixture(history: History) -> dict[str, dict[str, Any]]:
+    return history.of("mixture")[-1]["sources"] if history.of("mixture") else {}
 
 
-def _data(story: Story) -> str:
-    held, given = story.run.get("sources", {}), _mixture(story)
+def _data(history: History) -> str:
+    held, given = history.run.get("sources", {}), _mixture(history)
     if not held and not given:
         return ""
     total = sum(each["tokens"] for each in given.values())
@@ -224,8 +224,8 @@ def _data(story: Story) -> str:
     return f"{lead}{key}{_table(heads, rows)}"
 
 
-def _spikes(story: Story) -> str:
-    spikes = story.of("spike")
+def _spikes(history: History) -> str:
+    spikes = history.of("spike")
     if not spikes:
         return ""
     cards = "".join(_spike_card(each) for each in spikes[-MANY:])
@@ -252,14 +252,14 @@ def _spike_card(spike: dict[str, Any]) -> str:
     )
 
 
-def _left_out(story: Story) -> str:
-    rows = [(each["step"], f"batch {count(each['batch'])} skipped", each["reason"]) for each in story.of("skip")]
-    for each in story.of("rewind"):
+def _left_out(history: History) -> str:
+    rows = [(each["step"], f"batch {count(each['batch'])} skipped", each["reason"]) for each in history.of("skip")]
+    for each in history.of("rewind"):
         batches = f"{plural(len(each['batches']), 'batch').replace('batchs', 'batches')}: {_ranges(each['batches'])}"
         rows.append((each["to"], "gone back", f"to {each['checkpoint']}, past {batches}"))
     rows += [
         (each["step"], f"shard of {each['source']} lost", f"{each['shard']}: its rows have no targets from here on")
-        for each in story.of("lost")
+        for each in history.of("lost")
     ]  # fmt: skip
     if not rows:
         return ""
@@ -268,7 +268,7 @@ def _left_out(story: Story) -> str:
         f'<td class="wrap">{escape(why)}</td></tr>'
         for step, what, why in sorted(rows)[-MANY:]
     ]
-    note = f'<p class="soft">{plural(story.taken_back, "step")} were taken back.</p>' if story.taken_back else ""
+    note = f'<p class="soft">{plural(history.taken_back, "step")} were taken back.</p>' if history.taken_back else ""
     return f"{_table((('step', 'n'), ('what', ''), ('why', '')), cells)}{note}"
 
 
@@ -283,8 +283,8 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(count(low) if low == high else f"{count(low)} to {count(high)}" for low, high in ranges)
 
 
-def _samples(story: Story) -> str:
-    samples = story.of("sample")
+def _samples(history: History) -> str:
+    samples = history.of("sample")
     cards = "".join(
         f'<article class="card"><header>after {count(each["step"])} steps</header>'
         f'<p class="text{" short" if len(each["text"]) < 500 else ""}"><b>{escape(each["prompt"])}</b>'
@@ -298,7 +298,7 @@ def _samples(story: Story) -> str:
 # ---------------------------------------------------------------- checkpoints and origin
 
 
-def _checkpoints(story: Story) -> str:
+def _checkpoints(history: History) -> str:
     rows = [
         (
             each["time"],
@@ -306,12 +306,12 @@ def _checkpoints(story: Story) -> str:
             "checkpoint",
             f"{each['path']} ({bits(each['bytes'])} in {duration(each['seconds'])})",
         )
-        for each in story.of("checkpoint")
+        for each in history.of("checkpoint")
     ]
-    for each in story.of("resume"):
-        note = f"; passed over {each['note']}" if each.get("note") else ""
-        rows.append((each["time"], each["step"], "taken up", f"{each['checkpoint']}{note}"))
-    rows += [(each["time"], each["step"], each["reason"], "") for each in story.of("end")]
+    for each in history.of("resume"):
+        note = f"; {each['note']}" if each.get("note") else ""
+        rows.append((each["time"], each["step"], "resumed", f"{each['checkpoint']}{note}"))
+    rows += [(each["time"], each["step"], each["reason"], "") for each in history.of("end")]
     if not rows:
         return ""
     cells = [
@@ -322,8 +322,8 @@ def _checkpoints(story: Story) -> str:
     return _table((("steps done", "n"), ("what", ""), ("where", "")), cells)
 
 
-def _origin(story: Story) -> str:
-    run = story.run
+def _origin(history: History) -> str:
+    run = history.run
     facts = [(name, run.get(name)) for name in ("seed", "device", "world", "parameters", "flops_per_token")]
     rows = [
         f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td class="wrap">'

@@ -1,8 +1,10 @@
-"""The compressions of crawl files, one frame at a time: gzip members, zstd frames, lz4 frames.
+"""The compressions of crawl files, one frame at a time: gzip members, zstd and lz4 frames, bzip2 and xz streams.
 
 A frame is the unit of damage: a decoder is fed from the frame's start and knows where it ends.
 """
 
+import bz2
+import lzma
 import re
 import zlib
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any
 import lz4.frame
 import zstandard
 
-__all__ = ["BLOCK_BYTES", "GZIP", "LZ4", "ZSTD", "Codec", "Decoder", "find_codec", "zstd_codec"]
+__all__ = ["BLOCK_BYTES", "BZIP2", "GZIP", "LZ4", "XZ", "ZSTD", "Codec", "Decoder", "find_codec", "zstd_codec"]
 
 BLOCK_BYTES = 1 << 16  # salvage from a damaged gzip member varies with the feed, so it is fixed
 HEAD_BYTES = 18  # a gzip header without extra fields; more than enough to tell a frame's kind
@@ -31,9 +33,13 @@ class Codec:
     has_checksum: Callable[[bytes], bool]  # of a frame's first bytes
     feed_bytes: int = BLOCK_BYTES  # what a decoder takes at once; bounds what a bomb unpacks at once to 66 MB
     has_skippable: bool = True
+    has_padding: bool = False  # zeros, four at a time, may stand between frames
 
     def skippable_bytes(self, head: bytes) -> int | None:
-        """Length of the skippable frame that begins with `head`; None where it is none."""
+        """Length of the skippable frame or padding that begins with `head`; None where it is none."""
+        if self.has_padding:
+            zeros = len(head) - len(head.lstrip(b"\0"))
+            return zeros // 4 * 4 or None
         if not self.has_skippable or len(head) < 8 or not SKIPPABLE.match(head):
             return None
         return 8 + int.from_bytes(head[4:8], "little")
@@ -88,6 +94,28 @@ LZ4 = Codec(
 )
 
 
+BZIP2 = Codec(
+    name="bzip2",
+    start=re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+    new_decoder=bz2.BZ2Decompressor,
+    errors=(OSError, ValueError),
+    has_checksum=lambda head: True,
+    feed_bytes=256,  # a block of 40 bytes may hold 46 MB
+    has_skippable=False,
+)
+
+XZ = Codec(
+    name="xz",
+    start=re.compile(rb"\xfd7zXZ\0"),
+    new_decoder=lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_BYTES),
+    errors=(lzma.LZMAError,),
+    has_checksum=lambda head: len(head) > 7 and bool(head[7] & 0x0F),
+    feed_bytes=2048,
+    has_skippable=False,
+    has_padding=True,
+)
+
+
 def zstd_codec(dictionary: bytes = b"") -> Codec:
     """zstd, with the dictionary that a `.warc.zst` may begin with."""
     trained = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
@@ -103,7 +131,7 @@ def zstd_codec(dictionary: bytes = b"") -> Codec:
 
 
 ZSTD = zstd_codec()
-EXTENSIONS = {".gz": GZIP, ".zst": ZSTD, ".zstd": ZSTD, ".lz4": LZ4}
+EXTENSIONS = {".gz": GZIP, ".zst": ZSTD, ".zstd": ZSTD, ".lz4": LZ4, ".bz2": BZIP2, ".xz": XZ}
 
 
 def find_codec(head: bytes, name: str, is_plain: bool) -> Codec | None:
@@ -112,7 +140,7 @@ def find_codec(head: bytes, name: str, is_plain: bool) -> Codec | None:
     The name decides only where the first bytes are neither a frame nor, by `is_plain`, the content itself: a file
     whose first byte is damaged keeps its other frames.
     """
-    for codec in (GZIP, ZSTD, LZ4):
+    for codec in (GZIP, ZSTD, LZ4, BZIP2, XZ):
         if codec.start.match(head):
             return codec
     named = next((codec for extension, codec in EXTENSIONS.items() if name.lower().endswith(extension)), None)

@@ -11,11 +11,17 @@ __all__ = ["Decoded", "FrameSource", "PlainBytes"]
 
 
 class FrameSource(Protocol):
-    """What gives frames with their bytes: `frames.Frames`, or `PlainBytes`."""
+    """What gives frames with their bytes: `frames.Frames`, `PlainBytes` or `transcoded.Transcoded`."""
 
-    limit: int  # the piece's end
-    covered: int  # frames and damaged ranges so far tile [start, covered)
     decoded: int
+
+    @property
+    def limit(self) -> int:
+        """The end of the input split."""
+
+    @property
+    def covered(self) -> int:
+        """How far frames and damaged ranges tile [start, covered) so far."""
 
     def __iter__(self) -> Iterator[tuple[Frame, bytes]]: ...
 

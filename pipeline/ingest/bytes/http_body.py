@@ -15,7 +15,7 @@ import brotli
 from pipeline.ingest.bytes.compression import ZSTD, Decoder
 from schemas.recipe import Read
 
-__all__ = ["Dropped", "Response", "decode_body", "media_type", "parse_response", "sniff"]
+__all__ = ["Dropped", "Response", "decode_body", "media_type", "parse_response"]
 
 STATUS = re.compile(rb"\s*(?:HTTP|ICY)(?:/\d+(?:\.\d+)?)?[ \t]+(\d{3})(?!\d)[^\n]*(?:\n|\Z)", re.IGNORECASE)
 FIELDS = re.compile(
@@ -26,6 +26,8 @@ FOLD = re.compile(rb"\r?\n[ \t]+")
 END_OF_HEADER = re.compile(rb"\n\r?\n")
 CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)")
 MEDIA_TYPE = re.compile(r"[\w.+*-]+/[\w.+*-]+", re.ASCII)
+LAST_CHUNK = b"0\r\n\r\n"
+CHUNK_END = re.compile(rb"\r?\n")
 CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
@@ -106,17 +108,14 @@ def media_type(value: str) -> tuple[str | None, str | None]:
     return (mime if MEDIA_TYPE.fullmatch(mime) else None), (charset[1] if charset else None)
 
 
-def sniff(body: bytes) -> str:
-    """The type of a body whose header names none: markup is HTML, other text is plain, the rest neither."""
-    head = body[:SNIFF_BYTES]
-    if MARKUP.match(head):
-        return "text/html"
-    return "application/octet-stream" if BINARY.search(head) else "text/plain"
+def decode_body(
+    body: bytes, transfer: tuple[str, ...], content: tuple[str, ...], read: Read, is_truncated: bool = False
+) -> tuple[bytes, bool]:
+    """Return the body with its codings undone, the last applied first, and whether it breaks off. Raises Dropped.
 
-
-def decode_body(body: bytes, transfer: tuple[str, ...], content: tuple[str, ...], read: Read) -> bytes:
-    """The body with its codings undone, the last applied first. Raises Dropped."""
-    room = _Room(len(body), read)
+    A body that is known to break off gives what can be decoded of it; so does one whose chunks end before the last.
+    """
+    room = _Room(len(body), read, is_truncated)
     for coding in [*reversed(transfer), *reversed(content)]:
         undo = CODINGS.get(coding)
         if undo is not None:
@@ -125,14 +124,14 @@ def decode_body(body: bytes, transfer: tuple[str, ...], content: tuple[str, ...]
             raise Dropped("read.bad_encoding")
     if len(body) > read.max_decoded_bytes:
         raise Dropped("read.decoded_too_long", len(body), read.max_decoded_bytes)
-    return body
+    return body, room.is_truncated
 
 
 class _Room:
-    """How far a body of `stored` bytes may unpack."""
+    """How far a body of `stored` bytes may unpack, and whether it breaks off."""
 
-    def __init__(self, stored: int, read: Read) -> None:
-        self._stored, self._read = stored, read
+    def __init__(self, stored: int, read: Read, is_truncated: bool = False) -> None:
+        self._stored, self._read, self.is_truncated = stored, read, is_truncated
         self.bytes = min(read.max_decoded_bytes, max(RATIO_FREE_BYTES, int(read.max_ratio * stored)))
 
     def collect(self, parts: Iterator[bytes]) -> bytes:
@@ -156,28 +155,48 @@ def _is_text(body: bytes) -> bool:
 
 
 def _unchunk(body: bytes, room: _Room) -> bytes:
-    """Undo chunked; a body that does not begin like a chunk was stored decoded."""
-    if not CHUNK.match(body):
-        return body
+    """Undo chunked; a body whose first line and what follows are no chunk was stored decoded.
+
+    Chunks that end before the last one, which is empty, give what is there: the body breaks off.
+    """
     parts: list[bytes] = []
     at = 0
-    while True:
+    while at < len(body):
         size = CHUNK.match(body, at)
         if size is None:
-            raise Dropped("read.bad_chunk")
+            return _not_chunked(body, parts)
         length = int(size[1], 16)
         if length == 0:
             return b"".join(parts)
         end = size.end() + length
         if end > len(body):
-            raise Dropped("read.bad_chunk")
+            if not parts and not _begins_like_a_page(body[size.end() :]):
+                return body
+            if body.endswith(LAST_CHUNK):
+                raise Dropped("read.bad_chunk")
+            room.is_truncated = True
+            return b"".join([*parts, body[size.end() :]])
         parts.append(body[size.end() : end])
-        if body[end : end + 2] == b"\r\n":
-            at = end + 2
-        elif body[end : end + 1] == b"\n":
-            at = end + 1
+        if end == len(body):
+            at = end
+        elif line_break := CHUNK_END.match(body, end):
+            at = line_break.end()
         else:
-            raise Dropped("read.bad_chunk")
+            return _not_chunked(body, parts[:-1])
+    room.is_truncated = room.is_truncated or bool(parts)
+    return b"".join(parts)
+
+
+def _not_chunked(body: bytes, parts: list[bytes]) -> bytes:
+    """The body as stored where not even its first chunk was one. Raises Dropped where later ones are wrong."""
+    if parts:
+        raise Dropped("read.bad_chunk")
+    return body
+
+
+def _begins_like_a_page(chunk: bytes) -> bool:
+    """Whether a first chunk that is not complete begins as bodies do: with markup or a compression's magic."""
+    return MARKUP.match(chunk) is not None or chunk[:2] == b"\x1f\x8b"
 
 
 def _ungzip(body: bytes, room: _Room) -> bytes:
@@ -198,7 +217,7 @@ def _inflate(decoder: "zlib._Decompress", body: bytes, room: _Room) -> bytes:
         data = decoder.decompress(body, room.bytes + 1)
     except zlib.error:
         raise Dropped("read.bad_encoding") from None
-    if not decoder.eof and len(data) <= room.bytes:
+    if not decoder.eof and len(data) <= room.bytes and not room.is_truncated:
         raise Dropped("read.bad_encoding")
     return data
 
@@ -228,14 +247,14 @@ def _unbrotli(body: bytes, room: _Room) -> bytes:
         data = room.collect(parts())
     except brotli.error:
         return _stored_decoded(body)
-    return data if decoder.is_finished() else _stored_decoded(body)
+    return data if decoder.is_finished() or (room.is_truncated and data) else _stored_decoded(body)
 
 
 def _unzstd(body: bytes, room: _Room) -> bytes:
-    return room.collect(_zstd_parts(body)) if ZSTD.start.match(body) else _stored_decoded(body)
+    return room.collect(_zstd_parts(body, room)) if ZSTD.start.match(body) else _stored_decoded(body)
 
 
-def _zstd_parts(body: bytes) -> Iterator[bytes]:
+def _zstd_parts(body: bytes, room: _Room) -> Iterator[bytes]:
     rest = memoryview(body)
     while ZSTD.start.match(rest):
         decoder = Decoder(ZSTD)
@@ -246,7 +265,7 @@ def _zstd_parts(body: bytes) -> Iterator[bytes]:
                 rest = rest[len(block) - decoder.unused :]
         except ZSTD.errors:
             raise Dropped("read.bad_encoding") from None
-        if not decoder.ended:
+        if not decoder.ended and not room.is_truncated:
             raise Dropped("read.bad_encoding")
 
 

@@ -3,77 +3,33 @@
 The order is WHATWG's (HTML standard, "determining the character encoding"): byte order mark, HTTP header,
 `<meta>` or XML declaration at the start of the page, and only then detection. A label that names no encoding is
 as good as none. Bytes that the encoding does not know become U+FFFD.
+Differs: a declared encoding that does not fit the bytes (charset_fit.py) gives way to one that does.
 """
 
 import codecs
 import re
+from collections.abc import Iterator
 
+import webencodings
 from resiliparse.parse.encoding import detect_encoding
+from webencodings.labels import LABELS
 
-__all__ = ["CHARSET_VERSION", "declared_in_page", "decode_page", "encoding_of_label"]
+from pipeline.ingest.extract.charset_fit import utf8_sequences, utf16_by_zeros, why_unfit
 
-CHARSET_VERSION = 1  # raise when a page's characters or its encoding's name may come out otherwise
+__all__ = ["CHARSET_VERSION", "declared_in_page", "decode_bytes", "decode_page", "encoding_of_label"]
+
+CHARSET_VERSION = 2  # raise when a page's characters or its encoding's name may come out otherwise
 
 PRESCAN_BYTES = 4096  # WHATWG asks for 1024; pages that put their <meta> later are common
 DETECT_BYTES = 128 << 10
 FEW_LETTERS = 8  # letters beyond ASCII from which telling one 8-bit encoding from another is more than a guess
 
-# WHATWG's encodings ("names and labels"): name, Python's codec, labels besides the name.
-# Differs: the 7-bit encodings that WHATWG maps to "replacement" to protect browsers are decoded; no script runs here.
-_ENCODINGS = """
-utf-8           utf-8          unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf8 x-unicode20utf8
-utf-16le        utf-16-le      csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff utf-16
-utf-16be        utf-16-be      unicodefffe
-ibm866          cp866          866 cp866 csibm866
-iso-8859-2      iso8859-2      csisolatin2 iso-ir-101 iso8859-2 iso88592 iso_8859-2 iso_8859-2:1987 l2 latin2
-iso-8859-3      iso8859-3      csisolatin3 iso-ir-109 iso8859-3 iso88593 iso_8859-3 iso_8859-3:1988 l3 latin3
-iso-8859-4      iso8859-4      csisolatin4 iso-ir-110 iso8859-4 iso88594 iso_8859-4 iso_8859-4:1988 l4 latin4
-iso-8859-5      iso8859-5      csisolatincyrillic cyrillic iso-ir-144 iso8859-5 iso88595 iso_8859-5 iso_8859-5:1988
-iso-8859-6      iso8859-6      arabic asmo-708 csiso88596e csiso88596i csisolatinarabic ecma-114 iso-8859-6-e
-iso-8859-6      iso8859-6      iso-8859-6-i iso-ir-127 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987
-iso-8859-7      iso8859-7      csisolatingreek ecma-118 elot_928 greek greek8 iso-ir-126 iso8859-7 iso88597
-iso-8859-7      iso8859-7      iso_8859-7 iso_8859-7:1987 sun_eu_greek
-iso-8859-8      iso8859-8      csiso88598e csisolatinhebrew hebrew iso-8859-8-e iso-ir-138 iso8859-8 iso88598
-iso-8859-8      iso8859-8      iso_8859-8 iso_8859-8:1988 visual
-iso-8859-8-i    iso8859-8      csiso88598i logical
-iso-8859-10     iso8859-10     csisolatin6 iso-ir-157 iso8859-10 iso885910 l6 latin6
-iso-8859-13     iso8859-13     iso8859-13 iso885913
-iso-8859-14     iso8859-14     iso8859-14 iso885914
-iso-8859-15     iso8859-15     csisolatin9 iso8859-15 iso885915 iso_8859-15 l9
-iso-8859-16     iso8859-16
-koi8-r          koi8-r         cskoi8r koi koi8 koi8_r
-koi8-u          koi8-u         koi8-ru
-macintosh       mac-roman      csmacintosh mac x-mac-roman
-windows-874     cp874          dos-874 iso-8859-11 iso8859-11 iso885911 tis-620
-windows-1250    cp1250         cp1250 x-cp1250
-windows-1251    cp1251         cp1251 x-cp1251
-windows-1252    cp1252         ansi_x3.4-1968 ascii cp1252 cp819 csisolatin1 ibm819 iso-8859-1 iso-ir-100 iso8859-1
-windows-1252    cp1252         iso88591 iso_8859-1 iso_8859-1:1987 l1 latin1 us-ascii x-cp1252
-windows-1253    cp1253         cp1253 x-cp1253
-windows-1254    cp1254         cp1254 csisolatin5 iso-8859-9 iso-ir-148 iso8859-9 iso88599 iso_8859-9 iso_8859-9:1989
-windows-1254    cp1254         l5 latin5 x-cp1254
-windows-1255    cp1255         cp1255 x-cp1255
-windows-1256    cp1256         cp1256 x-cp1256
-windows-1257    cp1257         cp1257 x-cp1257
-windows-1258    cp1258         cp1258 x-cp1258
-x-mac-cyrillic  mac-cyrillic   x-mac-ukrainian
-gbk             gb18030        chinese csgb2312 csiso58gb231280 gb2312 gb_2312 gb_2312-80 iso-ir-58 x-gbk
-gb18030         gb18030
-hz-gb-2312      hz
-big5            big5hkscs      big5-hkscs cn-big5 csbig5 x-x-big5
-euc-jp          euc-jp         cseucpkdfmtjapanese x-euc-jp
-iso-2022-jp     iso2022-jp     csiso2022jp
-shift_jis       cp932          csshiftjis ms932 ms_kanji shift-jis sjis windows-31j x-sjis
-euc-kr          cp949          cseuckr csksc56011987 iso-ir-149 korean ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601
-euc-kr          cp949          windows-949
-iso-2022-kr     iso2022-kr     csiso2022kr
-"""
-_CODECS: dict[str, str] = {}
-_NAMES: dict[str, str] = {}
-for _line in _ENCODINGS.strip().splitlines():
-    _name, _codec, *_labels = _line.split()
-    _CODECS[_name] = _codec
-    _NAMES.update(dict.fromkeys((_name, *_labels), _name))
+# Differs from WHATWG: the 7-bit encodings that it maps to "replacement" to protect browsers are decoded; no script runs
+# here. Label -> name.
+_SEVEN_BIT = {"hz-gb-2312": "hz-gb-2312", "iso-2022-kr": "iso-2022-kr", "csiso2022kr": "iso-2022-kr"}
+# Python's codecs where webencodings has none, or one that knows fewer characters.
+_CODECS = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022-kr", "gbk": "gb18030"}
+_NO_ENCODING = frozenset({"replacement", "x-user-defined"})
 
 # What the detector calls by Python's names, and a page means by the wider encoding of the same family.
 _DETECTED = {
@@ -93,26 +49,48 @@ _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16le
 
 def encoding_of_label(label: str) -> str | None:
     """WHATWG's name of the encoding that `label` stands for, lower-cased; None for a label that names none."""
-    return _NAMES.get(label.strip("\t\n\f\r \"'").lower())
+    label = label.strip("\t\n\f\r \"'").lower()
+    name = _SEVEN_BIT.get(label) or LABELS.get(label)
+    return None if name in _NO_ENCODING else name
 
 
 def decode_page(body: bytes, declared: str | None, is_html: bool = True) -> tuple[str, str]:
-    """The characters of a page without its byte order mark, and the name of the encoding they were read in.
+    """Return a page's characters without the byte order mark, and the encoding that they were read in.
 
-    `declared` is the charset of the HTTP header as sent; a page that is not HTML declares nothing itself.
+    `declared` is the charset of the HTTP header as sent; a page that is not HTML declares nothing itself. Where the
+    declared encoding does not fit the bytes, the first other one that does is taken, and the reason stands behind its
+    name: `windows-1252 (declared utf-8: 26 of 27 sequences are invalid)`.
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if body.startswith(mark):
-            return _decode(body[len(mark) :], encoding), encoding
-    encoding = (declared and encoding_of_label(declared)) or (is_html and declared_in_page(body)) or _detected(body)
-    return _decode(body, encoding), encoding
+            return decode_bytes(body[len(mark) :], encoding), encoding
+    stated = [name for name in (declared and encoding_of_label(declared), is_html and declared_in_page(body)) if name]
+    if not stated:
+        encoding = _detected(body)
+        return decode_bytes(body, encoding), encoding
+    text = decode_bytes(body, stated[0])
+    reason = why_unfit(body, stated[0], text)
+    if reason is not None:
+        for other in dict.fromkeys([*stated[1:], *_guesses(body)]):
+            read = decode_bytes(body, other)
+            if other != stated[0] and why_unfit(body, other, read) is None:
+                return read, f"{other} (declared {stated[0]}: {reason})"
+    return text, stated[0]
 
 
-def _decode(body: bytes, encoding: str) -> str:
+def _guesses(body: bytes) -> Iterator[str]:
+    """Encodings to try where the declared one does not fit."""
+    if utf8_sequences(body) is not None:
+        yield "utf-8"
+    yield _detected(body)
+    yield "windows-1252"
+
+
+def decode_bytes(body: bytes, encoding: str) -> str:
     """`body` in WHATWG's sense of `encoding`, where Python's codec of that name knows fewer characters."""
     if encoding == "euc-jp":
         return body.decode("euc-jp", "gristmill.euc-jp")
-    text = body.decode(_CODECS[encoding], "replace")
+    text = body.decode(_CODECS.get(encoding) or webencodings.lookup(encoding).codec_info.name, "replace")
     return text.translate(_BIG5_SYMBOLS) if encoding == "big5" else text
 
 
@@ -205,7 +183,7 @@ def _meta_encoding(attributes: dict[bytes, bytes]) -> str | None:
 
 def _detected(body: bytes) -> str:
     """The encoding of bytes that nothing declares; windows-1252 where there is nothing to go by, as in browsers."""
-    if wide := _utf16_by_zeros(body):
+    if wide := utf16_by_zeros(body):
         return wide
     try:
         # Not final: a page cut off inside a character is still UTF-8.
@@ -231,12 +209,3 @@ _LETTERS = bytes(range(0xC0, 0x100))
 def _num_letters(body: bytes) -> int:
     """Bytes that stand for letters in nearly every 8-bit encoding."""
     return len(body) - len(body.translate(None, _LETTERS))
-
-
-def _utf16_by_zeros(body: bytes) -> str | None:
-    """UTF-16 without a mark: markup makes every other byte zero, and nearly none of those between."""
-    head = body[:1024]
-    even, odd = head[::2].count(0), head[1::2].count(0)
-    if not even + odd or max(even, odd) * 8 < len(head) or min(even, odd) * 8 > max(even, odd):
-        return None
-    return "utf-16le" if odd > even else "utf-16be"

@@ -1,57 +1,65 @@
-"""JSON Lines: one document a line, plain or compressed."""
+"""JSON in files: a document a line, or an array or run of values over several lines; plain or compressed."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any
+from typing import Literal
 
 from pipeline.ingest.bytes.decoded_stream import Decoded
 from pipeline.ingest.bytes.frames import Frame
-from pipeline.ingest.records import Record, iso_millis
-from schemas.recipe import Read, Source
+from pipeline.ingest.formats.fields import FieldNames
+from pipeline.ingest.formats.json_document import BOM, JsonDocuments
+from pipeline.ingest.formats.json_values import end_of_value
+from pipeline.ingest.records import Record
+from schemas.recipe import Read
 
-__all__ = ["LineRecords", "looks_like_jsonl"]
+__all__ = ["SHAPE_BYTES", "LineRecords", "Shape", "json_shape", "looks_like_jsonl"]
 
-BOM = b"\xef\xbb\xbf"
-# Escapes are the only way for half a surrogate pair into valid UTF-8.
-SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
-WHITESPACE = re.compile(r"[ \t\r\n]*")
-
-
-class Literal(str):
-    """A number as it is written in the JSON."""
-
-    __slots__ = ()
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
-
-
-DECODER = json.JSONDecoder(parse_int=Literal, parse_float=Literal, parse_constant=_refuse)
+# How values are laid out: a line each (ended by line feeds, or by carriage returns alone), or wherever they end.
+Shape = Literal["lines", "returns", "values"]
+SHAPE_BYTES = 1 << 16  # of a file, to tell its shape
+RETURNS = re.compile(rb"[}\]]\s*\r\s*[{\[]")
 
 
 def looks_like_jsonl(head: bytes) -> bool:
-    """Whether a file's first bytes are JSON Lines, not compressed."""
+    """Whether a file's first bytes are JSON, not compressed."""
     return head.removeprefix(BOM).lstrip()[:1] in (b"{", b"[")
 
 
-class LineRecords:
-    """The ledger records of a piece, one a line that is not blank; `counts` says how many of each type were met."""
+def json_shape(head: bytes) -> Shape:
+    """Return how the values of a file lie, by its first SHAPE_BYTES."""
+    head = head.removeprefix(BOM).lstrip()
+    line, line_feed, rest = head.partition(b"\n")
+    if not line_feed and RETURNS.search(head):
+        return "returns"
+    if line[:1] not in (b"{", b"["):
+        return "lines"
+    end, _ = end_of_value(line, 0)
+    if end is None:
+        # A line that breaks off among others that begin anew is a corrupt line.
+        is_line = line[:1] == b"{" and (not line_feed or rest.lstrip()[:1] == b"{")
+        return "lines" if is_line else "values"
+    return "values" if line[:1] == b"[" and not rest.strip() else "lines"
 
-    def __init__(self, stream: Decoded, name: str, source: Source, read: Read) -> None:
-        self._stream, self._name, self._source = stream, name, source
+
+class LineRecords:
+    """The ledger records of an input split, one a line that is not blank.
+
+    `counts` says how many of each type were met; lines end with `line_end`, one byte.
+    """
+
+    def __init__(self, stream: Decoded, name: str, names: FieldNames, read: Read, line_end: bytes = b"\n") -> None:
+        self._stream, self._name, self._line_end = stream, name, line_end
         self._max_bytes = read.max_record_bytes
         self._reported: Frame | None = None  # the damaged range that has its row
         self.counts: Counter[str] = Counter()
+        self._documents = JsonDocuments(names, self.counts)
 
     def __iter__(self) -> Iterator[Record]:
         stream = self._stream
         searched = 0  # unread bytes known to hold no line break
         while True:
-            end = stream.data.find(b"\n", stream.at + searched)
+            end = stream.data.find(self._line_end, stream.at + searched)
             length = (end if end >= 0 else len(stream.data)) - stream.at
             if length > self._max_bytes:
                 yield self._too_long()
@@ -80,38 +88,17 @@ class LineRecords:
         record = None
         if line.strip().removeprefix(BOM):
             record = Record("document", self._name, *stream.place(stream.at))
-            self._interpret(record, line)
+            self._documents.fill(record, line)
             self.counts[record.type] += 1
         stream.at += size
         stream.account(start, stream.tell())
         return record
 
-    def _interpret(self, record: Record, line: bytes) -> None:
-        """Fill in the record's fields from its JSON."""
-        try:
-            text = line.decode("utf-8").removeprefix("\ufeff")
-            fields = DECODER.decode(text)
-        except (ValueError, RecursionError):
-            record.type, record.rule = "damage", "read.damaged"
-            return
-        source = self._source
-        if not isinstance(fields, dict):
-            record.rule = "read.no_text"
-            return
-        whole = SURROGATE_ESCAPE.search(text) is None
-        record.record_id = _clean(_id_of(fields.get(source.id_field), text, source.id_field), whole)
-        record.url = _clean(_string(fields.get(source.url_field)), whole)
-        date = _string(fields.get(source.date_field))
-        record.date = iso_millis(date) if date else None
-        record.text = _clean(_string(fields.get(source.text_field)), whole)
-        if record.text is None:
-            record.rule = "read.no_text"
-
     def _too_long(self) -> Record:
         """Pass over a line without holding it."""
         stream, start = self._stream, self._stream.tell()
         record = Record("document", self._name, *stream.place(stream.at), rule="read.too_long")
-        while (end := stream.data.find(b"\n", stream.at)) < 0:
+        while (end := stream.data.find(self._line_end, stream.at)) < 0:
             stream.at = len(stream.data)
             if not stream.extend():
                 break
@@ -133,45 +120,3 @@ class LineRecords:
         self._reported = stream.frame
         self.counts["damage"] += 1
         return record
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) and not isinstance(value, Literal) else None
-
-
-def _id_of(value: Any, line: str, field: str) -> str | None:
-    """An id as contracts section 1 has it: a string as it is, else the literal as written; null is none."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return str(value)
-    return _literal(line, field)
-
-
-def _literal(line: str, field: str) -> str | None:
-    """The text of a top-level field's value, the last one where it is given twice."""
-    found = None
-    at = _skip(line, line.index("{") + 1)
-    while line[at] == '"':
-        key, at = scanstring(line, at + 1)
-        start = _skip(line, _skip(line, at) + 1)  # past the colon
-        _, end = DECODER.scan_once(line, start)  # type: ignore[attr-defined]
-        if key == field:
-            found = line[start:end]
-        at = _skip(line, end)
-        if line[at] == ",":
-            at = _skip(line, at + 1)
-    return found
-
-
-def _skip(line: str, at: int) -> int:
-    match = WHITESPACE.match(line, at)
-    assert match is not None
-    return match.end()
-
-
-def _clean(value: str | None, whole: bool) -> str | None:
-    """A string that UTF-8 can hold: half a surrogate pair becomes U+FFFD."""
-    if value is None or whole:
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,6 +1,5 @@
 """Parquet: one document a row, row group by row group, only the columns that are needed."""
 
-import datetime
 import hashlib
 import io
 import os
@@ -11,13 +10,15 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.ingest.formats.fields import FieldNames
+from pipeline.ingest.formats.rows import RowDocuments
 from pipeline.ingest.receipts import Piece, PieceReceipt
-from pipeline.ingest.records import ConservationError, Record, iso_millis
-from schemas.recipe import Read, Source
+from pipeline.ingest.records import ConservationError, Record
+from schemas.recipe import Read
 
 __all__ = ["WHOLE", "ParquetRows", "row_group_bytes"]
 
-WHOLE = -1  # a piece's end: all row groups, the file was not opened while planning
+WHOLE = -1  # an input split's end: all row groups, the file was not opened while planning
 BATCH_BYTES = 8 << 20  # about, unpacked
 MAX_BATCH_ROWS = 4096
 BUFFER_BYTES = 1 << 20
@@ -35,10 +36,6 @@ def row_group_bytes(file: BinaryIO) -> list[int]:
         return []
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     return [sum(group.column(at).total_compressed_size for at in range(group.num_columns)) for group in groups]
-
-
-class Millis(int):
-    """Milliseconds since 1970, told from other integers."""
 
 
 class HashedChunks(io.RawIOBase):
@@ -102,14 +99,14 @@ class HashedChunks(io.RawIOBase):
 
 
 class ParquetRows:
-    """The ledger records of a piece, one a row; a damaged row group gives one for the rows that are lost.
+    """The ledger records of an input split, one a row; a corrupt row group gives one for the rows that are lost.
 
     The receipt's sha256 is taken over the sha256 of the footer and of each column chunk read, in order: chunks are
     read interleaved, and once.
     """
 
-    def __init__(self, file: BinaryIO, piece: Piece, source: Source, read: Read) -> None:
-        self._piece, self._source, self._read = piece, source, read
+    def __init__(self, file: BinaryIO, piece: Piece, names: FieldNames, read: Read) -> None:
+        self._piece, self._names, self._read = piece, names, read
         self._file = HashedChunks(file, piece.size)
         self._digest = hashlib.sha256()
         self._end = piece.start
@@ -123,13 +120,15 @@ class ParquetRows:
             yield Record("damage", self._piece.name, 0, 0, rule="read.damaged")
             return
         metadata = table.metadata
-        columns = self._columns(table.schema_arrow)
+        rows_of = RowDocuments(
+            self._piece.name, table.schema_arrow, self._names, self._read.max_record_bytes, self.counts
+        )
         self._end = metadata.num_row_groups if self._piece.end == WHOLE else self._piece.end
         row = sum(metadata.row_group(number).num_rows for number in range(self._piece.start))
         expected = 0
         for number in range(self._piece.start, self._end):
             rows = metadata.row_group(number).num_rows
-            yield from self._row_group(table, number, row, columns)
+            yield from self._row_group(table, number, row, rows_of)
             row += rows
             expected += rows
         if self.counts["document"] + self._lost != expected:
@@ -165,30 +164,19 @@ class ParquetRows:
                 raise self._file.failure from None
             return None
 
-    def _columns(self, schema: pa.Schema) -> list[str]:
-        """The fields of the recipe that the file has."""
-        source = self._source
-        if source.text_field not in schema.names:
-            raise ValueError(
-                f"{self._piece.uri}: no column {source.text_field!r} (text_field); it has {', '.join(schema.names)}"
-            )
-        kind = schema.field(source.text_field).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-            raise ValueError(f"{self._piece.uri}: column {source.text_field!r} (text_field) holds {kind}, not strings")
-        wanted = dict.fromkeys([source.text_field, source.id_field, source.url_field, source.date_field])
-        return [name for name in wanted if name in schema.names]
-
-    def _row_group(self, table: pq.ParquetFile, number: int, first_row: int, columns: list[str]) -> Iterator[Record]:
+    def _row_group(self, table: pq.ParquetFile, number: int, first_row: int, rows_of: RowDocuments) -> Iterator[Record]:
+        columns = rows_of.columns
         group = table.metadata.row_group(number)
         self._file.begin(_chunk_ranges(group, columns))
         rows = max(0, group.num_rows)
         batch_rows = max(1, min(MAX_BATCH_ROWS, rows * BATCH_BYTES // max(1, group.total_byte_size)))
         done = 0
+        if not columns:
+            yield from rows_of.empty_records(first_row, rows)
+            done = rows
         for batch in self._batches(table, number, columns, batch_rows):
             batch = batch.slice(0, rows - done)
-            for at, fields in enumerate(_rows(batch)):
-                yield self._record(first_row + done + at, fields)
+            yield from rows_of.records(batch, first_row + done)
             done += batch.num_rows
         if done < rows:
             self._lost += rows - done
@@ -202,84 +190,21 @@ class ParquetRows:
     ) -> Iterator[pa.RecordBatch]:
         """A row group's batches, up to where it is damaged."""
         try:
-            yield from table.iter_batches(batch_rows, [number], columns, use_threads=False)
+            if columns:
+                yield from table.iter_batches(batch_rows, [number], columns, use_threads=False)
         except DAMAGE:
             if self._file.failure:
                 raise self._file.failure from None
-
-    def _record(self, row: int, fields: dict[str, Any]) -> Record:
-        self.counts["document"] += 1
-        source = self._source
-        record = Record("document", self._piece.name, row, 0)
-        record.record_id = _id_of(fields.get(source.id_field))
-        url = fields.get(source.url_field)
-        record.url = url if isinstance(url, str) else None
-        record.date = _millis(fields.get(source.date_field))
-        text = fields.get(source.text_field)
-        if not isinstance(text, str):
-            # Bytes that are not UTF-8 under a type that promises it.
-            record.rule = "read.no_text" if text is None else "read.damaged"
-        elif len(text) * 4 > self._read.max_record_bytes and len(text.encode()) > self._read.max_record_bytes:
-            record.rule, record.value = "read.too_long", len(text.encode())
-            record.threshold = self._read.max_record_bytes
-        else:
-            record.text = text
-        return record
 
 
 def _chunk_ranges(group: Any, columns: list[str]) -> list[tuple[int, int]]:
     """[start, end) of the column chunks that reading `columns` touches."""
     ranges = []
+    prefixes = tuple(f"{column}." for column in columns)
     for at in range(group.num_columns):
         chunk = group.column(at)
-        if chunk.path_in_schema.split(".")[0] in columns:
+        if f"{chunk.path_in_schema}.".startswith(prefixes):
             offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
             start = min(offset for offset in offsets if offset is not None)
             ranges.append((start, start + chunk.total_compressed_size))
     return ranges
-
-
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """A batch's rows as Python values."""
-    columns = {name: _values(batch.column(name)) for name in batch.schema.names}
-    for at in range(batch.num_rows):
-        yield {name: values[at] for name, values in columns.items()}
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """A column's values; a string that is not UTF-8 comes as bytes, a date too far off as None."""
-    if pa.types.is_timestamp(column.type):
-        # Nanoseconds and years beyond 9999 have no Python value; milliseconds are all that is kept.
-        millis = column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())
-        return [None if value is None else Millis(value) for value in millis.to_pylist()]
-    try:
-        return column.to_pylist()
-    except ValueError:
-        return [_value(item) for item in column]
-
-
-def _value(item: pa.Scalar) -> Any:
-    try:
-        return item.as_py()
-    except UnicodeDecodeError:
-        return item.as_buffer().to_pybytes()
-    except ValueError:
-        return None
-
-
-def _id_of(value: Any) -> str | None:
-    """An id as text: a string as it is, else as JSON would write it where it can."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _millis(value: Any) -> int | None:
-    """Milliseconds since 1970 of a date column's value: a timestamp, a date, or ISO 8601 text."""
-    if isinstance(value, str):
-        return iso_millis(value)
-    if isinstance(value, datetime.date):
-        return (value.toordinal() - datetime.date(1970, 1, 1).toordinal()) * 86_400_000
-    return int(value) if isinstance(value, Millis) else None

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pipeline.ingest.bytes.decoded_stream import Decoded
 from pipeline.ingest.bytes.frame_boundaries import CORRUPT, SOUND
 from pipeline.ingest.bytes.frames import Frame
-from pipeline.ingest.bytes.http_body import Dropped, Response, decode_body, media_type, parse_response, sniff
+from pipeline.ingest.bytes.http_body import Dropped, Response, decode_body, media_type, parse_response
+from pipeline.ingest.formats.media_types import OPAQUE, resolve_type
 from pipeline.ingest.formats.warc_headers import MAX_HEADER_BYTES, Format, Header, digest_agrees
 from pipeline.ingest.records import COUNTED_TYPES, Record
 from schemas.recipe import Read
@@ -23,6 +24,7 @@ VERSION_BYTES = 64  # a record's first line, at least its recognisable part
 LINE_BREAKS = (10, 13)
 LINE_BREAK_RUN = re.compile(rb"[\r\n]+")
 END_OF_RECORD = b"\r\n\r\n"
+TRUNCATED = "read.truncated"
 
 
 class WarcRecords:
@@ -42,6 +44,7 @@ class WarcRecords:
         self._stream, self._format, self._name, self._read = stream, form, name, read
         self._refuse_straddling = refuse_straddling
         self._mime_types = frozenset(read.mime_types)
+        self._believed = self._mime_types - OPAQUE - {"application/xhtml+xml"}  # types that need no look at the bytes
         self._reported: Frame | None = None  # the damaged range that has its row
         self.counts: Counter[str] = Counter()
 
@@ -95,7 +98,7 @@ class WarcRecords:
         if not stream.need(size):
             return self._damage(header)
         trust = self._trust(header)
-        if trust is not True and self._overruns(header):
+        if self._overruns(header):
             return self._damage(header)
         at, first = stream.at, stream.at + header.size
         record = self._interpret(header, at, first, first + header.length, trust is not False)
@@ -116,6 +119,8 @@ class WarcRecords:
         try:
             if header.type == "response":
                 self._read_response(record, header, first, end)
+            elif header.type == "resource" and self._read.resources:
+                self._read_resource(record, header, first, end)
             elif header.type == "conversion" and self._read.conversions:
                 self._read_conversion(record, header, first, end)
             else:
@@ -168,8 +173,14 @@ class WarcRecords:
             record.mime, record.charset = response.mime, response.charset
             if response.status != 200:
                 raise Dropped("read.redirect" if 300 <= response.status < 400 else "read.status", response.status)
-        record.mime, record.charset = response.mime, response.charset
-        self._read_payload(record, data[response.body : end], response)
+        self._read_payload(record, header, data[response.body : end], response)
+
+    def _read_resource(self, record: Record, header: Header, first: int, end: int) -> None:
+        """A resource is its payload alone, of the type that its record declares; a crawler's own logs are no page."""
+        if (header.url or "").startswith("metadata:"):
+            raise Dropped("read.type")
+        mime, charset = media_type(header.mime or "")
+        self._read_payload(record, header, self._stream.data[first:end], Response(0, first, mime, charset, (), ()))
 
     def _without_http(self, header: Header, first: int) -> Response:
         """A response over another protocol (dns, ftp, file) is its payload alone; over HTTP it lacks its head."""
@@ -180,17 +191,31 @@ class WarcRecords:
         # The answer of a name server is no page, whatever type it was given.
         return Response(0, first, "text/dns" if scheme == "dns" else mime, charset, (), ())
 
-    def _read_payload(self, record: Record, body: bytes, response: Response) -> None:
+    def _read_payload(self, record: Record, header: Header, body: bytes, response: Response) -> None:
+        identified = media_type(header.identified or "")[0]
+        record.mime, record.charset = response.mime, response.charset
         # The declared type first: an image is not worth decoding.
-        if record.mime is not None and record.mime not in self._mime_types:
+        if self._is_unwanted(response.mime, identified, body if not response.content else b""):
+            record.mime = identified or response.mime
             raise Dropped("read.mime")
+        is_truncated = header.is_truncated
         if response.transfer or response.content or len(body) > self._read.max_decoded_bytes:
-            body = decode_body(body, response.transfer, response.content, self._read)
-        if record.mime is None:
-            record.mime = sniff(body)
-            if record.mime not in self._mime_types:
-                raise Dropped("read.mime")
+            body, is_truncated = decode_body(body, response.transfer, response.content, self._read, is_truncated)
+        if is_truncated:
+            self.counts[TRUNCATED] += 1
+            if self._read.truncated == "drop":
+                raise Dropped(TRUNCATED)
+        if response.mime not in self._believed:
+            record.mime = resolve_type(response.mime, identified, body)
+        if record.mime not in self._mime_types:
+            raise Dropped("read.mime")
         record.body = body
+
+    def _is_unwanted(self, declared: str | None, identified: str | None, body: bytes) -> bool:
+        """Whether a body's type is certain before it is decoded, and none that the recipe reads."""
+        if declared is None or declared in OPAQUE or {declared, identified} & self._mime_types:
+            return False
+        return resolve_type(declared, identified, body) not in self._mime_types
 
     def _read_conversion(self, record: Record, header: Header, first: int, end: int) -> None:
         """WET: the block is text; a conversion to another type is a page of that type."""

@@ -20,7 +20,8 @@ ARC_LINE = (
     rb"(?:(?P<mime>[^\r\n]{0,1024}?) )?(?P<length>\d{1,18}))[ \t]*\r?\n"
 )
 FIELDS = re.compile(
-    rb"^(warc-type|content-length|warc-record-id|warc-target-uri|warc-date|content-type|warc-block-digest)"
+    rb"^(warc-type|content-length|warc-record-id|warc-target-uri|warc-date|content-type|warc-block-digest"
+    rb"|warc-truncated|warc-identified-payload-type)"
     rb"[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -40,6 +41,8 @@ class Header:
     date: int | None = None
     mime: str | None = None  # of the block; ARC: of the payload
     digest: bytes | None = None  # WARC-Block-Digest
+    identified: str | None = None  # WARC-Identified-Payload-Type
+    is_truncated: bool = False  # WARC-Truncated
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def _parse_warc(head: bytes) -> Header | None:
         date=iso_millis(date.decode("latin-1")) if date else None,
         mime=_text(fields.get(b"content-type")),
         digest=fields.get(b"warc-block-digest"),
+        identified=_text(fields.get(b"warc-identified-payload-type")),
+        is_truncated=bool(fields.get(b"warc-truncated")),
     )
 
 

@@ -16,9 +16,8 @@ from pipeline.measure.fasttext.model_file import LABEL, ModelFile, read_model
 from pipeline.numba_kernels import kernel, njit, types
 from pipeline.text.utf8 import BYTES, INDEXES
 
-__all__ = ["FASTTEXT_VERSION", "FastTextModel"]
+__all__ = ["FastTextModel"]
 
-FASTTEXT_VERSION = "fasttext-1"
 
 END_OF_LINE = b"</s>"
 FNV_START, FNV_FACTOR = np.uint32(2166136261), np.uint32(16777619)

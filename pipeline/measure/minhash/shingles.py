@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.minhash.words import HASH_FACTOR, HASH_START, SHIFT_32, WORDS_VERSION, fill_words, mix64
+from pipeline.measure.minhash.words import fill_words
 from pipeline.numba_kernels import kernel, njit, types
+from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.text.utf8 import ALONE, BYTES, INDEXES, JOINER, TABLE, TABLE_TYPE, decode
 
-__all__ = ["SHINGLES_VERSION", "shingle_hashes", "shingle_sets", "text_shingles", "unit_hashes"]
-
-SHINGLES_VERSION = f"1/words-{WORDS_VERSION}"
+__all__ = ["shingle_hashes", "shingle_sets", "text_shingles", "unit_hashes"]
 
 SHINGLE_FACTOR = np.uint64(0xD6E8FEB86659FD93)
 MAX_SPLIT = 64

@@ -9,22 +9,24 @@ from the seed. The share of equal hashes of two signatures estimates the Jaccard
     mine.jaccard(as_minhash(row, seed=1))    # row of the column `signature`
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
-from pipeline.measure.minhash.shingles import INT64, SHINGLES_VERSION, UINT32, text_shingles
+from pipeline.measure.minhash.shingles import INT64, UINT32, text_shingles
+from pipeline.measure.signal_group import Batch, Measure
 from pipeline.numba_kernels import kernel, njit, types
 from schemas.recipe import Minhash
 
 if TYPE_CHECKING:
     import datasketch
 
-__all__ = ["MINHASH_VERSION", "SCHEME", "as_minhash", "permutations", "sign", "sign_shingles"]
+__all__ = ["SCHEME", "as_minhash", "permutations", "setup", "sign", "sign_shingles", "signature_type"]
 
 SCHEME = "affine32"
-MINHASH_VERSION = f"1/shingles-{SHINGLES_VERSION}"
 
 EMPTY = np.uint32(0xFFFFFFFF)
 FACTOR_1 = np.uint32(0x85EBCA6B)
@@ -95,6 +97,25 @@ def sign(data: np.ndarray, offsets: np.ndarray, options: Minhash) -> tuple[np.nd
     """
     shingles, counts = text_shingles(data, offsets, options.shingle)
     return sign_shingles(shingles, counts, options), np.diff(counts) > 0
+
+
+def signature_type(options: Mapping[str, Any]) -> dict[str, pa.DataType]:
+    """The column of signatures: K uint32, little-endian; null where a text is too short for a shingle."""
+    return {"signature": pa.binary(4 * options["num_hashes"])}
+
+
+def setup(options: Mapping[str, Any]) -> Measure:
+    """Sign texts by `options`, the fields of a recipe's `measure.minhash`."""
+    minhash = Minhash(**options)
+
+    def measure(batch: Batch) -> dict[str, Any]:
+        signatures_NK, valid_N = sign(*batch.buffers(), minhash)
+        content = pa.py_buffer(np.ascontiguousarray(signatures_NK, "<u4"))
+        buffers = [pa.array(valid_N).buffers()[1], content]
+        kind = signature_type(options)["signature"]
+        return {"signature": pa.FixedSizeBinaryArray.from_buffers(kind, len(valid_N), buffers)}
+
+    return measure
 
 
 def as_minhash(row: "np.ndarray | bytes", seed: int) -> "datasketch.MinHash":

@@ -12,24 +12,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.numba_kernels import kernel, njit, types
+from pipeline.text.hashing import HASH_FACTOR, HASH_START, SHIFT_32, mix64
 from pipeline.text.utf8 import ALONE, BYTES, INDEXES, JOINER, TABLE, TABLE_TYPE, WORD, decode
 
-__all__ = ["WORDS_VERSION", "fill_words", "mix64", "word_hashes", "words"]
-
-WORDS_VERSION = "1"
-
-HASH_START = np.uint64(0x9E3779B97F4A7C15)
-HASH_FACTOR = np.uint64(0x9FB21C651E98DF25)
-SHIFT_32 = np.uint64(32)
-
-
-@njit(nogil=True)
-def mix64(z: Any) -> Any:
-    """The finaliser of splitmix64 (Steele et al. 2014): every bit of the result depends on every bit of `z`."""
-    z = np.uint64(z)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+__all__ = ["fill_words", "word_hashes", "words"]
 
 
 @njit(nogil=True)

@@ -8,8 +8,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.pack.documents import order_keys, part_batches, read_verdicts, texts_of
-from pipeline.pack.files import read_columns
+from pipeline.pack.documents import order_keys, part_batches, part_table, read_verdicts, texts_of
 from pipeline.pack.groups import PackPart
 
 __all__ = ["Sample", "choose_sample"]
@@ -28,7 +27,7 @@ class Sample:
         """Tells samples apart."""
         digest = hashlib.sha256()
         for part, rows in zip(self.parts, self.rows, strict=True):
-            digest.update(part.sha256.encode() + np.packbits(rows).tobytes())
+            digest.update(part.content.encode() + np.packbits(rows).tobytes())
         return digest.hexdigest()[:16]
 
     def texts(self) -> Iterator[str]:
@@ -49,7 +48,7 @@ def choose_sample(parts: Sequence[PackPart], seed: int, sample_bytes: int) -> Sa
         kept = np.flatnonzero(verdicts["kept"].to_numpy())
         ids = verdicts["doc_id"].take(kept).to_pylist()
         kept = kept[np.lexsort((kept, order_keys(ids, seed)))]
-        sizes = read_columns(part.uri, ["num_bytes"])["num_bytes"].take(kept).to_numpy()
+        sizes = part_table(part, ["num_bytes"])["num_bytes"].take(kept).to_numpy()
         count = int(np.searchsorted(size + np.cumsum(sizes), sample_bytes, side="right"))
         if size == 0 and len(kept):
             count = max(count, 1)

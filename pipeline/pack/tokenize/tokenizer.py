@@ -1,4 +1,4 @@
-"""The dataset's tokenizer: settled at generation 1, the same ever after. Contracts, section 5."""
+"""The dataset's tokenizer: resolved at generation 1, the same in all later ones. Contracts, section 5."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,29 +7,27 @@ from importlib.metadata import version
 from pipeline.ingest.receipts import PartRef
 from pipeline.pack.files import load_receipt, save_receipt, write_once, write_work
 from pipeline.pack.groups import PackPart, pack_parts
-from pipeline.pack.previous import Previous
 from pipeline.pack.tokenize.sample import choose_sample
-from pipeline.pack.tokenize.train_bpe import (
-    TRAINER_VERSION,
+from pipeline.pack.tokenize.tokenizer_file import (
     TokenizerError,
     describe_tokenizer,
-    first_tokens,
     identity_options,
     load_tokenizer,
-    train_bpe,
 )
+from pipeline.pack.tokenize.train_bpe import TRAINER_VERSION, first_tokens, train_bpe
 from schemas import storage
 from schemas.config_model import file_of
+from schemas.dataset import Dataset
 from schemas.generation import Tokenizer
 from schemas.manifest import named_by_content, read_manifest
 from schemas.recipe import Recipe, TokenizerOptions, canonical_json
 from schemas.text_format import plural
 
-__all__ = ["check_tokenizer", "inspect", "settle_tokenizer", "train_from_parts", "train_tokenizer"]
+__all__ = ["check_tokenizer", "inspect", "resolve_tokenizer", "train_from_parts", "train_tokenizer"]
 
 
-def settle_tokenizer(
-    parts: Sequence[PackPart], recipe: Recipe, dataset: str, work: str, previous: Previous | None
+def resolve_tokenizer(
+    parts: Sequence[PackPart], recipe: Recipe, dataset: str, work: str, previous: Dataset | None
 ) -> Tokenizer:
     """Load or train the tokenizer and put it into the dataset; in later generations, the one that is there.
 

@@ -16,6 +16,7 @@ from pipeline.pack.documents import fixed_rows
 from pipeline.pack.index import DOCUMENT_ROW, index_kind, index_order, index_rows, index_schema, url_rows
 from schemas import storage
 from schemas.arrow import LEDGER, tokens_schema
+from schemas.dataset import DatasetError, parse_shard
 from schemas.generation import FileRef, Tokenizer
 from schemas.manifest import file_digest
 from schemas.packing import packed_rows
@@ -125,20 +126,20 @@ def check_shard(faults: Faults, dataset: str, row: dict[str, Any], tokenizer: To
     metadata = {name: row[name] for name in ("source", "split", "tags")} | {"tokenizer": tokenizer.sha256}
     expected = tokens_schema(pa.type_for_alias(tokenizer.token_type), metadata)
     try:
-        with pa.ipc.open_file(pa.BufferReader(data)) as reader:
-            schema, table = reader.schema, reader.read_all()
-    except pa.ArrowInvalid as error:
-        faults.add(path, f"not a whole Arrow file: {error}")
+        file = parse_shard(pa.py_buffer(data), path)
+    except DatasetError as error:
+        faults.add(path, str(error).removeprefix(f"{path}: "))
         return None
-    if not schema.equals(expected, check_metadata=True):
-        faults.add(path, f"schema or metadata differ: {schema.to_string(show_schema_metadata=True)}")
+    if not file.schema.equals(expected, check_metadata=True):
+        faults.add(path, f"schema or metadata differ: {file.schema.to_string(show_schema_metadata=True)}")
         return None
-    lengths = [_check_tokens(faults, path, column, tokenizer) for column in table["tokens"].chunks]
-    num_tokens = np.concatenate([*lengths, np.zeros(0, np.int64)])
-    shard = Shard(fixed_rows(table["doc_id"], 16), num_tokens, table["num_bytes"].to_numpy().astype(np.int64))
+    for batch in file.batches:
+        _check_tokens(faults, path, batch["tokens"], tokenizer)
+    num_tokens = file.num_tokens()
+    shard = Shard(file.doc_ids(), num_tokens, file.num_bytes())
     packed = {str(length): packed_rows(num_tokens, int(length)) for length in json.loads(row["packed_rows"] or "{}")}
     found = {
-        "rows": table.num_rows,
+        "rows": len(num_tokens),
         "tokens": int(num_tokens.sum()),
         "text_bytes": int(shard.num_bytes.sum()),
         "longest_document": int(num_tokens.max(initial=0)),
@@ -149,8 +150,8 @@ def check_shard(faults: Faults, dataset: str, row: dict[str, Any], tokenizer: To
     return shard
 
 
-def _check_tokens(faults: Faults, path: str, column: pa.ListArray, tokenizer: Tokenizer) -> Numbers:
-    """Every id in the vocabulary, end-of-text last; returns the documents' lengths."""
+def _check_tokens(faults: Faults, path: str, column: pa.ListArray, tokenizer: Tokenizer) -> None:
+    """Every id in the vocabulary, end-of-text last."""
     offsets = column.offsets.to_numpy().astype(np.int64)
     values = column.values.to_numpy()
     if len(values) and int(values.max()) >= tokenizer.vocab_size:
@@ -163,7 +164,6 @@ def _check_tokens(faults: Faults, path: str, column: pa.ListArray, tokenizer: To
         faults.add(
             path, f"{plural(len(wrong), 'document')} without end-of-text ({tokenizer.end_of_text.id}) at the end"
         )
-    return lengths
 
 
 def check_claims(faults: Faults, path: str, shard: Shard, claims: Claims) -> bytes:
@@ -247,11 +247,8 @@ def check_near(faults: Faults, dataset: str, file: FileRef, kept: Bytes | None) 
     data = faults.read(dataset, file)
     if data is None:
         return
-    try:
-        with pa.ipc.open_file(pa.BufferReader(data)) as reader:
-            table = reader.read_all()
-    except pa.ArrowInvalid as error:
-        faults.add(file.path, f"not a whole Arrow file: {error}")
+    table = _arrow_table(faults, file.path, data)
+    if table is None:
         return
     ids = fixed_rows(table.filter(pc.equal(table["status"], "kept"))["doc_id"], 16)
     if kept is not None and not np.array_equal(ids, kept):
@@ -266,11 +263,8 @@ def check_index(faults: Faults, dataset: str, file: FileRef) -> bytes:
     if data is None:
         return b""
     kind = index_kind(file.path)
-    try:
-        with pa.ipc.open_file(pa.BufferReader(data)) as reader:
-            table = reader.read_all()
-    except pa.ArrowInvalid as error:
-        faults.add(file.path, f"not a whole Arrow file: {error}")
+    table = _arrow_table(faults, file.path, data)
+    if table is None:
         return b""
     if not table.schema.equals(index_schema(kind)):
         faults.add(file.path, f"schema differs: {table.schema}")
@@ -279,3 +273,12 @@ def check_index(faults: Faults, dataset: str, file: FileRef) -> bytes:
     if not np.array_equal(index_order(kind, rows), np.arange(len(rows))):
         faults.add(file.path, "its rows are not sorted")
     return rows.tobytes()
+
+
+def _arrow_table(faults: Faults, path: str, data: bytes) -> pa.Table | None:
+    try:
+        with pa.ipc.open_file(pa.BufferReader(data)) as reader:
+            return reader.read_all()
+    except pa.ArrowInvalid as error:
+        faults.add(path, f"not a whole Arrow file: {error}")
+        return None

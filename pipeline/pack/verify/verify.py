@@ -29,8 +29,9 @@ from pipeline.pack.verify.file_checks import (
 )
 from pipeline.pack.verify.invariants import check_conservation, check_digests
 from schemas.arrow import FILES, INPUTS, SHARDS
-from schemas.generation import FileRef, Group, Manifest, SplitCount
-from schemas.manifest import DatasetError, read_files, read_inputs, read_manifest, read_shards, shard_group
+from schemas.dataset import Dataset, DatasetError, open_dataset
+from schemas.generation import FileRef, Group, SplitCount
+from schemas.manifest import shard_group
 from schemas.recipe import Recipe
 from schemas.text_format import plural
 
@@ -43,8 +44,9 @@ def verify(dataset: str, generation: int | None = None, threads: int | None = No
     A number is None where not every file that it is the sum of could be read.
     Raises DatasetError only where there is no manifest to check.
     """
-    manifest = read_manifest(dataset, generation)
-    check = Check(dataset, manifest)
+    opened = open_dataset(dataset, generation)
+    manifest = opened.manifest
+    check = Check(opened)
     check.tables()
     if check.whole:
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
@@ -82,8 +84,8 @@ def verify_lines(result: dict[str, Any]) -> list[str]:
 class Check:
     """One generation being checked."""
 
-    def __init__(self, dataset: str, manifest: Manifest) -> None:
-        self.dataset, self.manifest = dataset, manifest
+    def __init__(self, opened: Dataset) -> None:
+        self.opened, self.dataset, self.manifest = opened, opened.uri, opened.manifest
         self.faults = Faults()
         self.whole = False  # all three tables were read
         self.in_use: dict[int, dict[str, Any]] = {}  # shard number: its row
@@ -101,9 +103,7 @@ class Check:
         """Read the tables and their schemas."""
         tables = self.manifest.tables
         try:
-            shards = read_shards(self.dataset, self.manifest)
-            files = read_files(self.dataset, self.manifest)
-            self.inputs = read_inputs(self.dataset, self.manifest)
+            shards, files, self.inputs = self.opened.shard_table, self.opened.file_table, self.opened.input_table
         except (DatasetError, OSError, pa.ArrowException) as error:
             self.faults.add("manifest", str(error))
             return
@@ -117,7 +117,7 @@ class Check:
                 return
         self.shards = shards
         self.in_use = {n: row for n, row in enumerate(shards.to_pylist()) if row["retired_in"] is None}
-        self.listed = [FileRef(**row) for row in files.to_pylist()]
+        self.listed = self.opened.file_refs
         self.whole = True
 
     # ---------------------------------------------------------------- files

@@ -11,7 +11,7 @@ from schemas.checksummed_json import seal, unseal
 __all__ = ["Drop", "Funnel", "VerdictFile", "add_up", "funnel_lines", "load_funnel"]
 
 # The order in which documents meet the stages; records again are found before any rule.
-STAGES = ("read", "extract", "rules", "edits", "exact", "near", "split")
+STAGES = ("read", "extract", "measure", "rules", "edits", "exact", "near", "split")
 SAME_RECORD = "exact.same_record"
 
 

@@ -29,7 +29,7 @@ def part_verdict(documents: Documents, part: int, clusters: pa.Table, recorded: 
     """VERDICT over a part. `clusters` are its documents that have a duplicate (clusters.CLUSTERS)."""
     columns, judged = documents.parts.open(part), documents.judged(part)
     rows, fate = clusters["row"].to_numpy().astype(np.int64), clusters["fate"].to_numpy()
-    reason, names = judged.reason.copy(), reasons(documents.rules)
+    reason, names = judged.reason.copy(), reasons(documents.rules, documents.failed)
     value, threshold = judged.value.copy(), judged.threshold.copy()
     for number, pair in FATES.items():
         reason[rows[fate == number]] = len(names)

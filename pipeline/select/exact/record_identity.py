@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pipeline.measure.minhash.words import mix64
 from pipeline.numba_kernels import kernel, types
 from pipeline.select.columns import PartColumns, as_ids, halves
 from pipeline.select.context import KINDS, Decision
 from pipeline.select.exact.equality_join import link_equal, read_links, resolve
 from pipeline.select.files import fixed_bytes, write_batch
 from pipeline.select.rows import EQUAL_ROW, address
+from pipeline.text.hashing import mix64
 from schemas.arrow import HASH
 
 __all__ = ["IDENTITIES", "RecordRows", "WriteIdentities", "alive", "final_ids", "identities"]

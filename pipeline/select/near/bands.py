@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measure.minhash.words import mix64
 from pipeline.numba_kernels import kernel, types
+from pipeline.text.hashing import mix64
 from schemas.recipe import Near
 
 __all__ = ["Bands", "band_hashes", "choose_bands"]
