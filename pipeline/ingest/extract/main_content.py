@@ -224,7 +224,7 @@ def _is_text(page: Page, struck: list[bool], paragraphs: set[tuple[int, str, str
     tag, parent = page.tags[element], page.parents[element]
     if struck[element]:
         return False
-    if block.link_chars * 2 > block.chars and tag not in _CELLS and page.tags[parent] != "li":
+    if block.link_chars * 2 > block.chars and tag not in _CELLS and page.tags[parent] not in _ITEMS:
         # "See section 6.3, Upgrades." is a sentence.
         return block.text[-1] in _ENDS and block.chars - block.link_chars >= _MIN_AROUND_LINK
     if tag in _TEXT_TAGS or block.is_pre or block.chars >= _MIN_SHORT:
