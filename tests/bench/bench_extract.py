@@ -1,6 +1,7 @@
 """Extraction: how right, how fast, what the child costs, and where ingest's time goes.
 
-    python tests/bench/bench_extract.py quality CRAWL GOLD     word-bag F1 of variants; GOLD: JSONL with url and text
+    python tests/bench/bench_extract.py quality CRAWL GOLD     word-bag F1 of methods; GOLD: JSONL with url and text
+    python tests/bench/bench_extract.py lines CRAWL...         lines of the main content that no page has, by method
     python tests/bench/bench_extract.py child CRAWL...         pages a second of CPU, in process and in the child
     python tests/bench/bench_extract.py ingest CRAWL...        CPU seconds of each step of ingest
 
@@ -24,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 
 from pipeline.ingest import part_writer
@@ -37,16 +39,14 @@ from pipeline.measure.language import LanguageModel
 from pipeline.measure.measure import Measurer
 from schemas.recipe import Extract, Read, Recipe, Source
 
-VARIANTS: dict[str, Callable[[str], str]] = {
-    "all text": functools.partial(extract_html, method="resiliparse", main_content=False),
-    "resiliparse's defaults": functools.partial(extract_plain_text, main_content=True),
-    "no alternative texts": functools.partial(extract_plain_text, main_content=True, alt_texts=False),
-    "no comments either": functools.partial(extract_plain_text, main_content=True, alt_texts=False, comments=False),
-    "no post metadata either": functools.partial(
-        extract_plain_text, main_content=True, alt_texts=False, comments=False, post_meta=False
-    ),
-    "that, <figure> kept (ours)": functools.partial(extract_html, method="resiliparse", main_content=True),
-    "trafilatura (ours)": functools.partial(extract_html, method="trafilatura", main_content=True),
+METHODS: dict[str, Callable[[str], str]] = {
+    "gristmill": functools.partial(extract_html, method="gristmill", main_content=True),
+    "gristmill, all text": functools.partial(extract_html, method="gristmill", main_content=False),
+    "resiliparse": functools.partial(extract_html, method="resiliparse", main_content=True),
+    "resiliparse, its defaults": functools.partial(extract_plain_text, main_content=True),
+    "resiliparse, all text": functools.partial(extract_html, method="resiliparse", main_content=False),
+    "trafilatura": functools.partial(extract_html, method="trafilatura", main_content=True),
+    "trafilatura, fast": lambda html: trafilatura.extract(html, include_comments=False, fast=True) or "",
 }
 
 
@@ -69,14 +69,14 @@ def quality(crawl: Path, gold: Path) -> None:
     """Mean precision, recall and F1 of bags of words, and pages a second."""
     pages = {record.url: decode_page(record.body or b"", record.charset)[0] for record in html_records([crawl])}
     truth = [row for row in map(json.loads, gold.open(encoding="utf-8")) if row["url"] in pages]
-    print(f"{len(truth)} pages      precision  recall     F1   pages/s")
-    for name, extract in VARIANTS.items():
+    print(f"{len(truth)} pages    precision  recall      F1  pages/s")
+    for name, extract in METHODS.items():
         started = time.process_time()
         texts = [extract(pages[row["url"]]) for row in truth]
         rate = len(truth) / (time.process_time() - started)
         scores = [f1(text, row["text"]) for text, row in zip(texts, truth, strict=True)]
         means = [statistics.mean(column) for column in zip(*scores, strict=True)]
-        print(f"{name:27}" + "".join(f"{mean:8.4f}" for mean in means) + f"{rate:9.0f}")
+        print(f"{name:26}" + "".join(f"{mean:8.4f}" for mean in means) + f"{rate:9.0f}")
 
 
 def f1(text: str, gold: str) -> tuple[float, float, float]:
@@ -88,13 +88,38 @@ def f1(text: str, gold: str) -> tuple[float, float, float]:
     return precision, recall, 2 * precision * recall / (precision + recall)
 
 
+def lines(crawls: list[Path]) -> None:
+    """Whether each line of the main content is a line of the page, and part of its text as resiliparse reads it.
+
+    Without white space, bullets and numbers of lists, in which the methods differ.
+    """
+    pages = [decode_page(record.body or b"", record.charset)[0] for record in html_records(crawls)]
+    counts: dict[str, Counter[str]] = {method: Counter() for method in ("gristmill", "resiliparse", "trafilatura")}
+    for html in pages:
+        own = set(extract_html(html, "gristmill", main_content=False).split("\n"))
+        whole = squeezed(extract_html(html, "resiliparse", main_content=False))
+        for method, count in counts.items():
+            found = [line for line in extract_html(html, method, main_content=True).split("\n") if line.strip()]
+            strange = [line for line in found if squeezed(line) not in whole]
+            count.update(lines=len(found), not_in_text=len(strange), pages_with_such=bool(strange))
+            if method == "gristmill":
+                count["no_line_of_the_page"] += sum(line not in own for line in found)
+    print(f"{len(pages)} pages")
+    for method, count in counts.items():
+        print(f"{method:12}", ", ".join(f"{name} {number}" for name, number in count.items()))
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", "", re.sub(r"^\s*(?:•|\d+\.)\s", "", text, flags=re.MULTILINE))
+
+
 def child(crawls: list[Path]) -> None:
     """The same pages in process and in the child; worker and child together."""
     records = html_records(crawls)
     size = sum(len(record.body or b"") for record in records)
     for _ in range(3):
         started = time.process_time()
-        here = [extract_page(record.body or b"", record.charset, "resiliparse", True) for record in records]
+        here = [extract_page(record.body or b"", record.charset, "gristmill", True) for record in records]
         inside = time.process_time() - started
         started = time.process_time() + children_seconds()
         with Extractor(Extract()) as extractor:
@@ -203,14 +228,14 @@ def ingest(crawls: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("quality", "child", "ingest"))
+    parser.add_argument("what", choices=("quality", "lines", "child", "ingest"))
     parser.add_argument("files", nargs="+", type=Path)
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     if options.what == "quality":
         quality(*options.files)
     else:
-        {"child": child, "ingest": ingest}[options.what](options.files)
+        {"lines": lines, "child": child, "ingest": ingest}[options.what](options.files)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class BlockWriter:
         self.bullet = ""  # of the next block
         self.num_links = self.num_pre = 0  # open
         self.parts: list[str] = []  # of the line; never empty inside <pre>
-        self._lines: list[str] = []  # of the block
+        self.lines: list[str] = []  # of the block
         self._link_chars = 0
         self._formula = (0, "")  # the line's last formula, and where in the line it ends
 
@@ -62,9 +62,9 @@ class BlockWriter:
         """End the block, if one has begun; the next one has at least this gap before it."""
         if self.parts:
             self._end_line()
-        if self._lines:
-            self._write("\n".join(self._lines))
-            self._lines.clear()
+        if self.lines:
+            self._write("\n".join(self.lines))
+            self.lines.clear()
         self._link_chars = 0
         if gap:
             self.gap = gap
@@ -81,7 +81,7 @@ class BlockWriter:
             text = collapse(text)
         if not text or text.isspace():
             return False
-        self._lines.append(text)
+        self.lines.append(text)
         return True
 
     def _write(self, text: str) -> None:

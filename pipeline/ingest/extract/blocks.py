@@ -36,7 +36,7 @@ class Page:
     """A page's blocks, and its block-level elements in columns; both in the page's order."""
 
     blocks: list[Block] = field(default_factory=list)
-    parents: list[int] = field(default_factory=lambda: [-1])  # of each element, its parent's index
+    parents: list[int] = field(default_factory=lambda: [0])  # of each element, its parent's index; the first is its own
     tags: list[str] = field(default_factory=lambda: ["body"])
     attributes: list[str] = field(default_factory=lambda: [""])
 

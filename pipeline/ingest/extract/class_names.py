@@ -8,7 +8,7 @@ jusText's and Trafilatura's rules. A word counts where a name's part begins: `na
 import re
 from functools import lru_cache
 
-__all__ = ["FURNITURE", "MAYBE_FURNITURE", "PLACE", "kind_of_names", "names_of"]
+__all__ = ["FURNITURE", "MAYBE_FURNITURE", "PLACE", "kind_of", "kind_of_names", "names_of"]
 
 PLACE, MAYBE_FURNITURE, FURNITURE = 1, 2, 3
 
@@ -53,7 +53,19 @@ def names_of(attributes: str) -> str:
     return _CAMEL.sub(r"\1-\2", " ".join(found)).lower()
 
 
+def kind_of(attributes: str) -> int:
+    """What the names of an element with these attributes call it."""
+    return _kind_of(attributes) if len(attributes) < _MAX_CACHED else kind_of_names(names_of(attributes))
+
+
+_MAX_CACHED = 1000  # characters
+
+
 @lru_cache(maxsize=1 << 14)
+def _kind_of(attributes: str) -> int:
+    return kind_of_names(names_of(attributes))
+
+
 def kind_of_names(names: str) -> int:
     """FURNITURE, MAYBE_FURNITURE or PLACE for an element with these names; 0 for none of them."""
     if not names or not _ANY.search(names):

@@ -8,7 +8,7 @@ short matter between the paragraphs is struck out. No weights were trained: the 
 import itertools
 
 from pipeline.ingest.extract.blocks import Block, Page, tag_set
-from pipeline.ingest.extract.class_names import FURNITURE, PLACE, kind_of_names, names_of
+from pipeline.ingest.extract.class_names import FURNITURE, PLACE, kind_of, names_of
 
 __all__ = ["main_blocks"]
 
@@ -23,7 +23,7 @@ _ENDS = ".!?:;。！？：؟।"
 
 _FURNITURE_TAGS = tag_set("nav aside footer form figcaption legend dialog")
 _FRAMES = frozenset(("html", "body", "main", "article"))
-_TEXT_TAGS = tag_set("p pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
+_TEXT_TAGS = tag_set("p summary caption pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
 _LISTS = frozenset(("ul", "ol", "dl"))
 _HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
 _LINK_BOXES = tag_set("ul ol div section dl h2 h3 h4 aside figure")
@@ -34,18 +34,20 @@ _ITEMS = tag_set("li td th tr dt dd pre blockquote")
 def main_blocks(page: Page) -> list[int]:
     """The indexes of the blocks that are the page's main content."""
     blocks = page.blocks
-    scores = _scores(page)
-    struck = _furniture(page, scores)
+    letters = [_letters(block, page.tags[block.element]) for block in blocks]
+    in_flow = _paragraphs_in(page, letters)
+    scores = _scores(page, letters)
+    struck = _furniture(page, scores, in_flow)
     inside = _main_region(page, scores, struck)
     shown = [index for index, block in enumerate(blocks) if not struck[block.element]]
     region = [index for index in shown if inside[blocks[index].element]]
     if _is_small(_num_chars(blocks, region), _num_chars(blocks, shown)):
         return shown
-    _strike_link_boxes(page, scores, inside, struck)
+    _strike_link_boxes(page, scores, in_flow, inside, struck)
     paragraphs = {
         (page.parents[block.element], page.tags[block.element], page.attributes[block.element])
-        for block in blocks
-        if block.chars - block.link_chars >= _MIN_PARAGRAPH
+        for block, number in zip(blocks, letters, strict=True)
+        if number >= _MIN_PARAGRAPH
     }
     kept = [index for index in region if _is_text(page, struck, paragraphs, index)]
     if 2 * _num_chars(blocks, kept) < _num_chars(blocks, region):
@@ -74,22 +76,22 @@ def _letters(block: Block, tag: str) -> int:
     return letters if letters >= (_MIN_ITEM if tag in _ITEMS else _MIN_PARAGRAPH) else 0
 
 
-def _scores(page: Page) -> list[int]:
+def _scores(page: Page, letters: list[int]) -> list[int]:
     """Of each element, what its own paragraphs count: less where few stand together in a box."""
     tags, parents = page.tags, page.parents
     paragraphs: list[tuple[int, int, int]] = []  # element, box, letters
     letters_in = [0] * len(tags)
     number_in = [0] * len(tags)
-    for block in page.blocks:
-        element = block.element
-        if letters := _letters(block, tags[element]):
+    for block, number in zip(page.blocks, letters, strict=True):
+        if number:
+            element = block.element
             box = parents[element] if tags[element] in _TEXT_TAGS else element
-            paragraphs.append((element, box, letters))
-            letters_in[box] += letters
+            paragraphs.append((element, box, number))
+            letters_in[box] += number
             number_in[box] += 1
     scores = [0] * len(tags)
-    for element, box, letters in paragraphs:
-        score = letters * letters_in[box] // (letters_in[box] + _HALF)
+    for element, box, number in paragraphs:
+        score = number * letters_in[box] // (letters_in[box] + _HALF)
         scores[element] += score if number_in[box] > 1 else score // _ALONE
     return scores
 
@@ -119,14 +121,13 @@ def _totals(parents: list[int], scores: list[int]) -> list[int]:
     return totals
 
 
-def _furniture(page: Page, scores: list[int]) -> list[bool]:
+def _furniture(page: Page, scores: list[int], in_flow: list[int]) -> list[bool]:
     """Which elements are furniture, or inside some; their scores become 0.
 
     An element that holds most of the page's paragraphs is none, whatever its names say.
     """
     parents, tags, attributes = page.parents, page.tags, page.attributes
     chars, _ = _sums(page)
-    in_flow = _paragraphs_in(page)
     totals = _totals(parents, scores)
     most, some = totals[0] * 8, totals[0] * 2
     struck = [False] * len(tags)
@@ -142,7 +143,7 @@ def _furniture(page: Page, scores: list[int]) -> list[bool]:
             if tag in _FURNITURE_TAGS:
                 struck[element] = total <= most
             elif attributes[element]:
-                kind = kind_of_names(names_of(attributes[element]))
+                kind = kind_of(attributes[element])
                 if kind == PLACE and in_flow[parents[element]] > 1:
                     kind = 0
                 struck[element] = total <= most if kind == FURNITURE else kind > 0 and total < some
@@ -151,11 +152,11 @@ def _furniture(page: Page, scores: list[int]) -> list[bool]:
     return struck
 
 
-def _paragraphs_in(page: Page) -> list[int]:
+def _paragraphs_in(page: Page, letters: list[int]) -> list[int]:
     """How many paragraphs stand in each element itself."""
     number_in = [0] * len(page.tags)
-    for block in page.blocks:
-        if _letters(block, page.tags[block.element]) >= _MIN_PARAGRAPH:
+    for block, number in zip(page.blocks, letters, strict=True):
+        if number >= _MIN_PARAGRAPH:
             number_in[page.parents[block.element]] += 1
     return number_in
 
@@ -196,12 +197,13 @@ def _main_region(page: Page, scores: list[int], struck: list[bool]) -> list[bool
     return inside
 
 
-def _strike_link_boxes(page: Page, scores: list[int], inside: list[bool], struck: list[bool]) -> None:
+def _strike_link_boxes(
+    page: Page, scores: list[int], in_flow: list[int], inside: list[bool], struck: list[bool]
+) -> None:
     """Strike out the boxes of the main region that are links for the most part, and hold next to no paragraphs."""
     parents, tags = page.parents, page.tags
     chars, link_chars = _sums(page, struck)
     totals = _totals(parents, scores)
-    in_flow = _paragraphs_in(page)
     for element in range(1, len(tags)):
         if inside[element] and not struck[element]:
             struck[element] = struck[parents[element]] or (
@@ -222,7 +224,7 @@ def _is_text(page: Page, struck: list[bool], paragraphs: set[tuple[int, str, str
     tag, parent = page.tags[element], page.parents[element]
     if struck[element]:
         return False
-    if block.link_chars * 2 > block.chars and tag not in _CELLS and page.tags[parent] != "li":
+    if block.link_chars * 2 > block.chars and tag not in _CELLS and page.tags[parent] not in _ITEMS:
         # "See section 6.3, Upgrades." is a sentence.
         return block.text[-1] in _ENDS and block.chars - block.link_chars >= _MIN_AROUND_LINK
     if tag in _TEXT_TAGS or block.is_pre or block.chars >= _MIN_SHORT:
@@ -233,12 +235,12 @@ def _is_text(page: Page, struck: list[bool], paragraphs: set[tuple[int, str, str
 
 
 def _without_idle_headings(page: Page, kept: list[int]) -> list[int]:
-    """`kept` without titles of the page, and without headings that nothing follows before the next of their rank."""
+    """`kept` without headings that nothing follows before the next of their rank."""
     result: list[int] = []
     below = "h0"  # the tag of the block that follows, if it is a heading
     for index in reversed(kept):
         tag = page.tags[page.blocks[index].element]
-        if tag in _HEADINGS and (below <= tag):
+        if tag in _HEADINGS and below <= tag:
             continue
         below = tag if tag in _HEADINGS else "text"
         result.append(index)

@@ -15,17 +15,18 @@ class Row:
     """An open row of a table: its element, and where the blocks of its cells begin."""
 
     element: int
+    gap: int  # before the row
     cells: list[int] = field(default_factory=list)
 
 
-def join_row(row: Row, blocks: list[Block]) -> None:
-    """Make the blocks of a row one block, unless a cell holds more than one.
+def join_row(row: Row, blocks: list[Block]) -> bool:
+    """Make the blocks of a row one block, unless a cell holds more than one; whether it is one now.
 
     Line numbers beside a listing go: a cell of consecutive numbers, one a line, whose neighbour has as many lines.
     """
     bounds = [*row.cells, len(blocks)]
     if len(row.cells) < 2 or any(end - start > 1 for start, end in itertools.pairwise(bounds)):
-        return
+        return False
     cells = [blocks[start:end] for start, end in itertools.pairwise(bounds)]
     filled = [cell for cell in cells if cell]
     if len(filled) > 1 and any(cell[0].is_pre for cell in filled):
@@ -33,13 +34,14 @@ def join_row(row: Row, blocks: list[Block]) -> None:
         if kept:
             kept[0].gap = max(kept[0].gap, filled[0][0].gap)
             blocks[row.cells[0] :] = kept
-        return
+        return False
     if len(filled) < 2 or any(len(cell[0].text) > _MAX_CELL_CHARS for cell in filled):
-        return
+        return False
     text = "\t".join(cell[0].text.replace("\n", " ") if cell else "" for cell in cells).strip("\t")
     parts = [cell[0] for cell in filled]
     chars, link_chars = sum(block.chars for block in parts), sum(block.link_chars for block in parts)
-    blocks[row.cells[0] :] = [Block(text, row.element, parts[0].gap, chars, link_chars)]
+    blocks[row.cells[0] :] = [Block(text, row.element, row.gap, chars, link_chars)]
+    return True
 
 
 def _is_numbering(text: str) -> bool:

@@ -17,6 +17,7 @@ from pipeline.ingest.extract.tokens import attribute, tokenize
 __all__ = ["read_page"]
 
 _PRE = tag_set("pre listing xmp plaintext")
+_HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
 _LISTS = tag_set("ul ol menu dir")
 _MAX_INDENT = 16  # levels of lists
 _WITH_STATE = _LISTS | _PRE | {"li", "tr", "td", "th"}
@@ -87,7 +88,8 @@ class _Walk:
             return
         writer = self.writer
         page = writer.page
-        writer.end_block()
+        if writer.parts or writer.lines:
+            writer.end_block()
         if name in _WITH_STATE:
             self._enter(name, attributes)
         elif name in WIDE_GAP:
@@ -105,7 +107,8 @@ class _Walk:
 
     def _end_block(self) -> None:
         writer = self.writer
-        writer.end_block()
+        if writer.parts or writer.lines:
+            writer.end_block()
         page = writer.page
         name, writer.element = page.tags[writer.element], page.parents[writer.element]
         if name in _WITH_STATE:
@@ -123,7 +126,7 @@ class _Walk:
                 writer.gap = 2
             self._counters.append((_number(attribute(attributes, "start")) or 1) if name == "ol" else None)
         elif name == "tr":
-            self._rows.append(Row(len(writer.page.tags)))
+            self._rows.append(Row(len(writer.page.tags), writer.gap))
         elif name in _PRE:
             writer.gap = 2
             writer.num_pre += 1
@@ -140,7 +143,8 @@ class _Walk:
             if not self._counters:
                 writer.gap = 2
         elif name == "tr":
-            join_row(self._rows.pop(), writer.page.blocks)
+            if join_row(self._rows.pop(), writer.page.blocks):
+                writer.gap = 1
         elif name in _PRE:
             writer.gap = 2
             writer.num_pre -= 1
@@ -151,7 +155,8 @@ class _Walk:
         number = self._counters[-1] if self._counters else None
         mark = "• "
         if number is not None:
-            number = _number(attribute(attributes, "value")) or number
+            if "value" in attributes.lower():
+                number = _number(attribute(attributes, "value")) or number
             self._counters[-1] = number + 1
             mark = f"{number}. "
         self.writer.bullet = "  " * min(len(self._counters) - 1, _MAX_INDENT) + mark
@@ -199,7 +204,7 @@ class _Walk:
         elif is_hidden(name, attributes):
             if not inner:
                 self._hide(name)
-        elif name == "a" and "href" not in attributes and "href" not in attributes.lower():
+        elif name == "a" and self._leads_nowhere(attributes):
             if len(inner) > 1:
                 writer.add(inner[1:])
             elif not inner:
@@ -209,6 +214,12 @@ class _Walk:
         else:
             writer.num_links += 1
             self._open.push_with(name, self._end_link)
+
+    def _leads_nowhere(self, attributes: str) -> bool:
+        """Whether an `<a>` is an anchor, or a heading's link to itself."""
+        if "#" in attributes and self.writer.page.tags[self.writer.element] in _HEADINGS:
+            return (attribute(attributes, "href") or "").startswith("#")
+        return "href" not in attributes and "href" not in attributes.lower()
 
     def _end_link(self) -> None:
         self.writer.num_links -= 1
@@ -224,6 +235,21 @@ class _Walk:
         else:
             self._hide(name)
 
+    def dialog(self, name: str, attributes: str, inner: str) -> None:
+        """A `<dialog>`, shown if it is open."""
+        if "open" in attributes.lower():
+            self.block(name, attributes, inner)
+        else:
+            self._open.before_block(name)
+            self.unseen(name, attributes, inner)
+
+    def ruby(self, name: str, attributes: str, inner: str) -> None:
+        """A `<ruby>`, whose end ends a reading."""
+        if inner:
+            self.text(inner[1:])
+        else:
+            self._open.push(name)
+
     def _hide(self, name: str) -> None:
         self._is_hidden = True
         self._open.push_with(name, self._end_hidden)
@@ -237,10 +263,12 @@ class _Walk:
             del parts[start:]
 
     def break_line(self, name: str, attributes: str, inner: str) -> None:
-        """A `<br>`."""
+        """A `<br>`; `</br>` is another."""
         if not self._is_hidden:
             self.writer.break_line()
-            self.void(name, attributes, inner)
+            if inner:
+                self.writer.add(inner[1:])
+                self.writer.break_line()
 
     def rule(self, name: str, attributes: str, inner: str) -> None:
         """An `<hr>`."""
@@ -315,10 +343,10 @@ _INLINE = tag_set("span b i em strong small font u sup sub code label time")  # 
 
 Action = tuple[Callable[[_Walk, str, str, str], None], str]  # what a tag does, and the element's name
 _ACTIONS: dict[str, Action] = {
-    **{name: (_Walk.block, name) for name in BLOCKS - {"hr"}},
+    **{name: (_Walk.block, name) for name in BLOCKS - {"hr", "dialog"}},
     **{
         f"/{name}": (_Walk.end, name)
-        for name in BLOCKS | NOT_SHOWN | tag_set("a button math annotation annotation-xml")
+        for name in BLOCKS | NOT_SHOWN | tag_set("a button ruby math annotation annotation-xml")
     },
     **{name: (_Walk.unseen, name) for name in NOT_SHOWN},
     **{name: (_Walk.math, name) for name in tag_set("math annotation annotation-xml")},
@@ -332,6 +360,8 @@ _ACTIONS: dict[str, Action] = {
     **{name: (_Walk.void, name) for name in tag_set("param source track wbr /body /html")},
     **{name: (_Walk.inline, name) for name in _INLINE},
     **{f"/{name}": (_Walk.end_inline, name) for name in _INLINE},
+    "dialog": (_Walk.dialog, "dialog"),
+    "ruby": (_Walk.ruby, "ruby"),
     "hr": (_Walk.rule, "hr"),
     "img": (_Walk.image, "img"),
 }
