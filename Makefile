@@ -1,5 +1,6 @@
 # make demo    from a fresh clone to a small dataset, its report, and a small model trained on it
 # make test    what CI runs: ruff, mypy, pytest
+# make quick   while editing: ruff, mypy, and the tests that start no process, in under a minute
 # make tools   Flink and the servers that tests run against (Java 11+, Maven, Go); their tests are skipped without
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -14,7 +15,7 @@ BIN := .cache/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint tools bench-peers bench-loaders constraints clean
+.PHONY: help venv demo test quick lint tools bench-peers bench-loaders constraints clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -44,6 +45,9 @@ lint: $(INSTALLED)
 
 test: lint
 	$(VENV)/bin/python -m pytest
+
+quick: lint
+	$(VENV)/bin/python -m pytest -q -m "not process and not slow"
 
 # Each tool leaves a stamp with its version, so that a new pin builds it anew.
 tools: $(INSTALLED) $(BIN)/.$(notdir $(VERSITYGW)) $(BIN)/.$(notdir $(FAKE_GCS)) $(BIN)/.$(notdir $(PRISM)) .cache/flink/job-server.jar

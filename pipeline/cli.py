@@ -100,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("a", metavar="A", help="a dataset's folder or prefix; DATASET@N is its generation N")
     diff.add_argument("b", metavar="B", help="another, or another generation: gristmill diff out@1 out@2")
 
+    signals = _command(commands, "signals", _signals, "every signal and rule, with meaning, view, source and threshold")
+    signals.add_argument("recipe", nargs="?", metavar="RECIPE", help="those of its modules and scores too")
+    signals.add_argument("--json", action="store_true", help="print one JSON object")
+
     tokenizer = commands.add_parser(
         "tokenizer", help="train or inspect a tokenizer", allow_abbrev=False
     ).add_subparsers(metavar="WHAT", required=True)
@@ -188,9 +192,10 @@ def _job(  # type: ignore[type-arg]
     from pipeline.runtime.options import runner
     from schemas import storage
     from schemas.lock import writer_lock
-    from schemas.recipe import RecipeError, load_recipe
+    from schemas.recipe import RecipeError
+    from schemas.recipe_file import load_recipe
 
-    recipe = load_recipe(_recipe_path(options.recipe), options.set)
+    recipe = load_recipe(_recipe_path(options.recipe), options.set, _shipped_recipes())
     output = options.output or recipe.output
     if not output:
         raise RecipeError(f"{options.recipe}: no output: give --output URI or set `output:` in the recipe")
@@ -360,6 +365,19 @@ def _diff(options: argparse.Namespace, _: list[str]) -> int:
     same, lines = diff(options.a, options.b)
     print("\n".join(lines))
     return 0 if same else 1
+
+
+def _signals(options: argparse.Namespace, _: list[str]) -> None:
+    from pipeline.measure.registry import load_registry
+    from pipeline.signals import signal_lines, signal_list
+    from schemas.recipe import Recipe
+    from schemas.recipe_file import load_recipe
+
+    if options.recipe:
+        registry = load_registry(load_recipe(_recipe_path(options.recipe), (), _shipped_recipes()))
+    else:
+        registry = load_registry(Recipe.model_validate({"sources": {"any": {"root": "."}}}), offered=True)
+    print(json.dumps(signal_list(registry), indent=1) if options.json else "\n".join(signal_lines(registry)))
 
 
 def _tokenizer_train(options: argparse.Namespace, beam_options: list[str]) -> None:

@@ -131,7 +131,7 @@ def measure_line(planned: Planned) -> str:
 
 
 class IngestTask(beam.DoFn):
-    """Make the parts of a task: read, extract, measure, write, vouch."""
+    """Make the parts of a task: read, extract, measure, write, attest."""
 
     def __init__(self, recipe: Recipe, work: str, progress: str | None, expected: dict[str, str]) -> None:
         self._recipe, self._work, self._progress, self._expected = recipe.model_dump_json(), work, progress, expected
@@ -191,7 +191,7 @@ class NothingKept(OSError):
             return
         most = ", ".join(f"{drop.rule} {drop.documents:,}" for drop in drops[:3])
         stage, rule = drops[0].stage, drops[0].rule
-        cure = f"try another rules.{rule} with `gristmill decide`" if stage == "rules" else f"{rule}: {meaning(rule)}"
+        hint = f"try another rules.{rule} with `gristmill decide`" if stage == "rules" else f"{rule}: {meaning(rule)}"
         super().__init__(
-            f"no document was kept of {funnel.records_read:,} read, nothing was written; dropped most by {most}; {cure}"
+            f"no document was kept of {funnel.records_read:,} read, nothing was written; dropped most by {most}; {hint}"
         )

@@ -2,44 +2,45 @@
 
 A kernel is compiled, or read from the cache, at its first call and not when its module is imported: a command starts
 without the kernels that it does not use (all of them took 2 of the 3 s of CPU that `gristmill decide` needed to
-start). `kernel_cache` says where the cache lies and why it is never out of date.
+start). `schemas/kernel_cache.py` says where the cache lies and why it is never out of date.
 """
 
 import functools
-import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from numba import typeof, types
 
-from pipeline.kernel_cache import cache_folder
 from pipeline.kernel_digest import kernel_digest
+from schemas.kernel_cache import njit_cached
 
 __all__ = ["kernel", "kernel_digest", "njit", "typeof", "types"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-config: Any = numba.core.config  # its settings are known at run time only
-compile_with: Any = numba.njit
-_config_lock = threading.RLock()
+PACKAGE = Path(__file__).parent
 
 
 def njit(*arguments: Any, cache: bool = False, **options: Any) -> Callable[[Function], Function]:
-    """Compile a function with numba; with `cache`, keep what is compiled in our own folder, whatever numba's is."""
+    """Compile a function with numba; with `cache`, keep it in a folder named by the sources of all kernels."""
     if not cache:
-        return compile_with(*arguments, **options)  # type: ignore[no-any-return]
+        return numba.njit(*arguments, **options)  # type: ignore[no-any-return, call-overload]
 
     def wrap(function: Function) -> Function:
-        with _config_lock:
-            before = config.CACHE_DIR
-            config.CACHE_DIR = str(cache_folder(function.__module__))
-            try:
-                return compile_with(*arguments, cache=True, **options)(function)  # type: ignore[no-any-return]
-            finally:
-                config.CACHE_DIR = before
+        modules = _kernel_modules()
+        own = () if function.__module__ in modules else (function.__module__,)
+        return njit_cached(*arguments, sources=kernel_digest((*modules, *own)), **options)(function)
 
     return wrap
+
+
+@functools.cache
+def _kernel_modules() -> tuple[str, ...]:
+    """Return the modules of `pipeline` that hold compiled functions."""
+    files = (file for file in PACKAGE.rglob("*.py") if b"numba_kernels" in file.read_bytes())
+    return tuple(sorted(".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in files))
 
 
 def kernel(signature: Any) -> Callable[[Function], Function]:

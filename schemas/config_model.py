@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from schemas.object_stores import StorageError
 
-__all__ = ["ConfigError", "Section", "file_of", "load_model", "shown"]
+__all__ = ["ConfigError", "Section", "file_of", "load_model", "nearest", "read_mapping", "shown"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -83,13 +83,33 @@ def file_of(key: str) -> Iterator[None]:
 
 
 def load_model(
-    path: str, model: type[M], overrides: Iterable[str] = (), named: str | None = None, unions: tuple[str, ...] = ()
+    path: str,
+    model: type[M],
+    overrides: Iterable[str] = (),
+    named: str | None = None,
+    unions: tuple[str, ...] = (),
+    extend: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> M:
     """The model in the YAML file `path`, changed by `key.path=value` overrides.
 
     `named` is a section whose keys have dots of their own; `unions` are names that pydantic puts into the place of
-    a fault and no user wrote. Raises ConfigError with the place and the nearest known name.
+    a fault and no user wrote; `extend` puts what the file builds on below it. Raises ConfigError with the place and the
+    nearest known name.
     """
+    data = read_mapping(path)
+    if extend:
+        data = extend(data)
+    for override in overrides:
+        _override(data, override, named)
+    try:
+        return model.model_validate(data)
+    except pydantic.ValidationError as error:
+        faults = [f"{path}: {_explain(model, fault, named, unions)}" for fault in error.errors()]
+        raise ConfigError("\n".join(faults)) from None
+
+
+def read_mapping(path: str) -> dict[str, Any]:
+    """The sections of a YAML file. Raises ConfigError for what is not a mapping, and for a key given twice."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -103,13 +123,7 @@ def load_model(
         raise ConfigError(f"{path}: nested too deeply to be a configuration") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a mapping of sections is expected, this is {type(data).__name__}")
-    for override in overrides:
-        _override(data, override, named)
-    try:
-        return model.model_validate(data)
-    except pydantic.ValidationError as error:
-        faults = [f"{path}: {_explain(model, fault, named, unions)}" for fault in error.errors()]
-        raise ConfigError("\n".join(faults)) from None
+    return data
 
 
 class _Loader(yaml.SafeLoader):
@@ -205,6 +219,11 @@ def _explain(model: type[BaseModel], fault: Any, named: str | None, unions: tupl
     expected = EXPECTED.get(fault["type"])
     wish = f"expected {expected.format(**fault.get('ctx', {}))}" if expected else fault["msg"]
     return f"{key}={shown(fault['input'])}: {wish}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like `name`; None where none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
 
 
 def shown(value: Any) -> str:

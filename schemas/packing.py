@@ -6,9 +6,10 @@ cuts its batches by the same placement, so the rule lives here, once.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from schemas.kernel_cache import njit_cached
 
 __all__ = ["Placement", "packed_rows", "place_documents"]
 
@@ -56,7 +57,7 @@ def packed_rows(lengths: NDArray[np.integer], sequence_length: int) -> int:
     return int(rows.max()) + 1 if len(rows) else 0
 
 
-@numba.njit(cache=True)
+@njit_cached()
 def _best_fit(lengths, sequence_length):  # type: ignore[no-untyped-def]
     """The row of each piece, for pieces shorter than T in descending order of length.
 
@@ -89,7 +90,7 @@ def _best_fit(lengths, sequence_length):  # type: ignore[no-untyped-def]
     return rows
 
 
-@numba.njit(cache=True)
+@njit_cached()
 def _smallest_room(roots, occupied, length):  # type: ignore[no-untyped-def]
     """The least room of any open row that is at least `length`; -1: none."""
     block = length // BLOCK
@@ -106,7 +107,7 @@ def _smallest_room(roots, occupied, length):  # type: ignore[no-untyped-def]
     return -1
 
 
-@numba.njit(cache=True)
+@njit_cached()
 def _merge(one, other, left, right):  # type: ignore[no-untyped-def]
     """The root of two skew heaps made one: the smaller root leads, its old right side merges on."""
     if one < 0:

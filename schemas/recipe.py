@@ -7,17 +7,16 @@ digest: the same recipe on a laptop and on a bucket makes the same dataset.
 
 import hashlib
 import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config_model import ConfigError as RecipeError
-from schemas.config_model import Section, load_model
+from schemas.config_model import Section
 
 __all__ = [
+    "BOUND_KINDS",
     "Bound",
     "Edits",
     "Exact",
@@ -35,7 +34,6 @@ __all__ = [
     "TokenizerOptions",
     "UserModule",
     "canonical_json",
-    "load_recipe",
     "stored_recipe",
 ]
 
@@ -112,6 +110,7 @@ class C4Lines(Section):
 class Edits(Section):
     """What is changed in a text; each is a span over the text as extracted."""
 
+    invisible: bool = Field(default=True, description="delete soft hyphens and zero-width characters inside words")
     c4: C4Lines | None = None
     mask: list[Literal["email", "ip"]] = Field(default=[])
 
@@ -342,24 +341,3 @@ def canonical_json(value: Any) -> bytes:
 def stored_recipe(data: bytes) -> Recipe:
     """The recipe that a dataset keeps, from the bytes of its file."""
     return Recipe.model_validate(yaml.safe_load(data))
-
-
-def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe at `path`, changed by `key.path=value` overrides.
-
-    Raises RecipeError with the place and the nearest known name.
-    """
-    recipe = load_model(path, Recipe, overrides, named="rules", unions=BOUND_KINDS)
-    beside = [_with_source(module, Path(path).parent) for module in recipe.modules]
-    return recipe.model_copy(update={"modules": beside}) if beside else recipe
-
-
-def _with_source(module: UserModule, folder: Path) -> UserModule:
-    """The module with the source of NAME.py in `folder`, where there is such a file."""
-    file = folder / f"{module.name}.py"
-    if module.source is not None or not file.is_file():
-        return module
-    try:
-        return module.model_copy(update={"source": file.read_text(encoding="utf-8")})
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"modules: {file}: cannot read it: {error}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.measure.registry import load_registry
-from schemas.recipe import load_recipe
+from schemas.recipe_file import load_recipe
 
 DATA = Path(__file__).parent / "data"
 CRAWL = DATA / "crawl"

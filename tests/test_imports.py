@@ -11,10 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # The lowest layer first. Packages of one layer may import one another, but not in both directions.
 LAYERS = (
     ("schemas",),
-    ("pipeline.kernel_digest", "pipeline.kernel_cache", "pipeline.numba_kernels", "pipeline.runtime"),
+    ("pipeline.kernel_digest", "pipeline.numba_kernels", "pipeline.runtime"),
     ("pipeline.text",),
     ("pipeline.ingest", "pipeline.measure"),
     ("pipeline.select",),
+    ("pipeline.job",),  # what the stages hand on: job, plan, measured parts, verdicts
     ("pipeline.pack",),
     ("pipeline.report",),
     ("pipeline",),  # curate, the command line, and what else lies beside the packages

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import kernel_cache
+from schemas import kernel_cache
 
 ROOT = Path(__file__).resolve().parents[1]
 HELPER = "from pipeline.numba_kernels import njit\n\n\n@njit(nogil=True)\ndef step(x):\n    return x + {step}\n"
@@ -28,8 +28,11 @@ def package(tmp_path: Path) -> Path:
     """Make a `pipeline` of our own: what compiles, a kernel, and the helper that it calls."""
     folder = tmp_path / "code" / "pipeline"
     folder.mkdir(parents=True)
-    for name in ("__init__", "kernel_cache", "kernel_digest", "numba_kernels"):
+    for name in ("__init__", "kernel_digest", "numba_kernels"):
         shutil.copy(ROOT / "pipeline" / f"{name}.py", folder)
+    (folder.parent / "schemas").mkdir()
+    for name in ("__init__", "kernel_cache"):
+        shutil.copy(ROOT / "schemas" / f"{name}.py", folder.parent / "schemas")
     (folder / "helper.py").write_text(HELPER.format(step=1))
     (folder / "user.py").write_text(KERNEL)
     return folder
@@ -58,11 +61,11 @@ def test_a_changed_helper_is_compiled_anew_and_the_first_run_says_so_once(packag
     assert (changed, len(lines)) == ("51", 1)
     (package / "helper.py").write_text(HELPER.format(step=1))
     assert call(package)[0] == "2"
-    assert len(list((package / "__pycache__").glob("kernels-*"))) == 2, "nothing was deleted"
+    assert len(list((package.parent / "schemas" / "__pycache__").glob("kernels-*"))) == 2, "nothing was deleted"
 
 
 def test_a_user_without_a_home_compiles_among_the_temporary_files_with_one_line(package: Path) -> None:
-    (package / "__pycache__").write_text("a file, so that no user can make a folder there, not even root")
+    (package.parent / "schemas" / "__pycache__").write_text("a file: not even root can make a folder there")
     first, lines = call(package)
     assert (first, len(lines)) == ("2", 1)
     assert f"gristmill-{os.getuid()}-kernels-" in lines[0]

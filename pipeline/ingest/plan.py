@@ -44,7 +44,7 @@ def plan_tasks(sources: Mapping[str, Source], read: Read, fingerprint: str) -> l
 
 
 def check_abutting(receipts: Iterable[Receipt]) -> None:
-    """Raise ConservationError unless the pieces of every file cover it without gap or overlap."""
+    """Raise ConservationError unless the input splits of every file cover it without gap or overlap."""
     files: dict[tuple[str, str], list[PieceReceipt]] = {}
     for receipt in receipts:
         for piece in receipt.pieces:
@@ -65,7 +65,7 @@ def _key(fingerprint: str, name: str, source: Source, pieces: tuple[Piece, ...])
 
 
 def _bundles(pieces: Iterable[tuple[Piece, int]], part_bytes: int) -> Iterator[list[tuple[Piece, int]]]:
-    """Pieces in order, closed before the one that would exceed `part_bytes`; a larger one stands alone."""
+    """Input splits in order, closed before the one that would exceed `part_bytes`; a larger one stands alone."""
     bundle: list[tuple[Piece, int]] = []
     held = 0
     for piece, size in pieces:
@@ -79,7 +79,7 @@ def _bundles(pieces: Iterable[tuple[Piece, int]], part_bytes: int) -> Iterator[l
 
 
 def _pieces(name: str, source: Source, read: Read) -> list[tuple[Piece, int]]:
-    """(piece, input bytes) of a source's files, in name order."""
+    """(input split, its bytes) of a source's files, in name order."""
     found = find_files(name, source)
     # Sorted by UTF-8 bytes, which is the order of the code points.
     files = [(input_name, found[input_name]) for input_name in sorted(found)]
@@ -89,7 +89,7 @@ def _pieces(name: str, source: Source, read: Read) -> list[tuple[Piece, int]]:
 
 
 def _cut(part_bytes: int, planned: tuple[tuple[str, Stat], str]) -> list[tuple[Piece, int]]:
-    """One file as pieces of about `part_bytes`; only a large file is opened."""
+    """One file as input splits of about `part_bytes`; only a large file is opened."""
     (name, file), form = planned
 
     def piece(start: int, end: int) -> Piece:

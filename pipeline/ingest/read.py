@@ -180,7 +180,7 @@ def _archive(file: BinaryIO, piece: Piece, read: Read, codec: Codec | None) -> t
 
 
 def _limits(piece: Piece, boundaries: Boundaries | PlainRecords) -> tuple[int, int]:
-    """[start, limit) that the piece covers; empty where no frame that starts in it begins a record."""
+    """[start, limit) that the input split covers; empty where no frame that starts in it begins a record."""
     start = boundaries.find(piece.start, piece.end)
     if start is None:
         return piece.start, piece.start
@@ -217,19 +217,21 @@ def _with_dictionary(file: BinaryIO, codec: Codec) -> Codec:
 
 
 def check_pieces(receipts: Sequence[PieceReceipt]) -> None:
-    """Raise ConservationError unless the pieces of one file, all of them, cover it without gap or overlap."""
+    """Raise ConservationError unless the input splits of one file, all of them, cover it without gap or overlap."""
     ordered = sorted(receipts, key=lambda receipt: receipt.start)
     planned = covered = 0
     for receipt in ordered:
         if receipt.start != planned:
-            raise ConservationError(f"{receipt.name}: a piece from {receipt.start} follows one that ends at {planned}")
+            raise ConservationError(
+                f"{receipt.name}: an input split from {receipt.start} follows one that ends at {planned}"
+            )
         planned = receipt.end
         if receipt.covered_start == receipt.covered_end:
             continue  # no frame starts in it
         if receipt.covered_start != covered:
             raise ConservationError(
-                f"{receipt.name}: a piece covers from {receipt.covered_start} on, the one before it to {covered}"
+                f"{receipt.name}: an input split covers from {receipt.covered_start} on, the one before it to {covered}"
             )
         covered = receipt.covered_end
     if covered != planned:
-        raise ConservationError(f"{ordered[-1].name}: the pieces cover {covered} of {planned}")
+        raise ConservationError(f"{ordered[-1].name}: the input splits cover {covered} of {planned}")

@@ -1,7 +1,8 @@
 """The signal groups that come with Gristmill, and what a recipe's sections say to them.
 
+invisible   stored soft hyphens and zero-width characters: the edits of the view raw
 language    raw    fastText's best label and its probability
-urls        -      the host against a block list
+urls        stored the host against a block list
 gopher      raw    Gopher's quality and repetition counts, one compiled pass
 c4_lines    raw    C4's rewriting: the edits of the view c4, and what is counted on the way
 c4          c4     C4's counts                   } one compiled pass
@@ -15,7 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.measure import c4, c4_lines, final_text, fineweb, gopher, language, pii, repetition, urls
+from pipeline.measure import c4, c4_lines, final_text, fineweb, gopher, invisible, language, pii, repetition, urls
 from pipeline.measure.c4_counts import count_c4
 from pipeline.measure.counts import CountSignal, counted
 from pipeline.measure.minhash import sign
@@ -36,6 +37,15 @@ def built_in_groups() -> tuple[SignalGroup, ...]:
     """Every group that comes with Gristmill, each before those that build on it."""
     return (
         SignalGroup(
+            name="invisible",
+            version=_version("pipeline.measure.invisible"),
+            signals={},
+            setup=invisible.setup,
+            view="stored",
+            columns=invisible.COLUMNS,
+            options={"delete": True},
+        ),
+        SignalGroup(
             name="language",
             version=_version("pipeline.measure.language"),
             signals=language.SIGNALS,
@@ -49,6 +59,7 @@ def built_in_groups() -> tuple[SignalGroup, ...]:
             version=_version("pipeline.measure.urls"),
             signals=urls.SIGNALS,
             setup=urls.setup,
+            view="stored",
             reads=("url",),
             options={"block_list": None},
             assets=("block_list",),
@@ -59,6 +70,7 @@ def built_in_groups() -> tuple[SignalGroup, ...]:
             version=_version("pipeline.measure.c4_lines"),
             signals=c4_lines.SIGNALS,
             setup=c4_lines.setup,
+            reads=("raw_edits",),
             columns=c4_lines.COLUMNS,
             options={"lines": None},
         ),
@@ -100,6 +112,7 @@ def built_in_options(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return {
         "language": {"model": measure.language_model},
         "urls": {"block_list": measure.url_block_list},
+        "invisible": {"delete": edits.invisible},
         "c4_lines": {"lines": edits.c4.model_dump() if edits.c4 else None},
         "edits": {"mask": sorted(edits.mask)},
         "signature": measure.minhash.model_dump(),

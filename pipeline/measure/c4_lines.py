@@ -16,7 +16,7 @@ from pipeline.measure import c4
 from pipeline.measure.counts import LineCounts
 from pipeline.measure.signal_group import Batch, Measure
 from pipeline.numba_kernels import kernel, njit, types
-from pipeline.text.edits import EDITS, make_edits
+from pipeline.text.edits import EDITS, compose_edits, make_edits
 from pipeline.text.utf8 import BYTES, INDEXES, LINE_END, SPACE, TABLE, TABLE_TYPE
 from pipeline.text.word_tokenizer import decode_text
 from schemas.recipe import C4Lines
@@ -283,6 +283,6 @@ def setup(options: Mapping[str, Any]) -> Measure:
         edits, firsts, found = rewrite_lines(*batch.buffers(), lines)
         counts = LineCounts(*found.T)
         columns = {signal.name: signal.function(counts) for signal in c4.LINE_SIGNALS}
-        return {"c4_edits": make_edits(firsts, *edits.T), **columns}
+        return {"c4_edits": compose_edits(batch.column("raw_edits"), make_edits(firsts, *edits.T)), **columns}
 
     return measure

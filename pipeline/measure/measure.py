@@ -32,7 +32,7 @@ class Measurer:
         No text is null. Raises MeasureError for a group that fails on every text, or gives something else than columns.
         """
         known = dict(columns)
-        views: dict[View, tuple[pa.LargeStringArray, dict[Any, Any]]] = {"raw": (texts, {})}
+        views: dict[View, tuple[pa.LargeStringArray, dict[Any, Any]]] = {"stored": (texts, {})}
         made: dict[str, pa.Array] = {}
         for group in self._groups:
             view = group.group.view

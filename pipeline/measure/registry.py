@@ -35,7 +35,7 @@ KEPT_REGISTRIES = 16
 LABELS = "language"  # the column of labels, which "not in" asks
 # Where a recipe names the files of the groups that come with Gristmill.
 RECIPE_KEYS = {("language", "model"): "measure.language_model", ("urls", "block_list"): "measure.url_block_list"}
-VIEW_COLUMNS = {"c4": "c4_edits", "final": "edits"}  # the edits that make a view of the stored text
+VIEW_COLUMNS = {"raw": "raw_edits", "c4": "c4_edits", "final": "edits"}  # the edits that make a view of the stored text
 
 
 def columns_key(part_sha256: str, identity: str) -> str:
@@ -175,14 +175,14 @@ class Registry:
 _LOADED: dict[str, Registry] = {}  # by recipe and the files it names: a process asks again for every task
 
 
-def load_registry(recipe: Recipe) -> Registry:
-    """The registry that a recipe asks for.
+def load_registry(recipe: Recipe, offered: bool = False) -> Registry:
+    """The registry that a recipe asks for; with `offered` all that installed packages offer, named or not.
 
     Raises ValueError for a module, a group or an option that is wrong, and for an asset that cannot be read.
     """
-    key = f"{recipe.model_dump_json()}\n{_stamp(recipe)}"
+    key = f"{offered}\n{recipe.model_dump_json()}\n{_stamp(recipe)}"
     if key not in _LOADED:
-        _LOADED[key] = _load(recipe)
+        _LOADED[key] = _load(recipe, offered)
         if len(_LOADED) > KEPT_REGISTRIES:
             del _LOADED[next(iter(_LOADED))]
     return _LOADED[key]
@@ -233,9 +233,9 @@ def _stamp(recipe: Recipe) -> str:
     return "\n".join(stamps)
 
 
-def _load(recipe: Recipe) -> Registry:
+def _load(recipe: Recipe, offered: bool) -> Registry:
     user = [load_module(module.name, module.source) for module in recipe.modules]
-    user += _offered(recipe, user)
+    user += load_entry_points() if offered else _offered(recipe, user)
     modules = {group.name: each for each in user for group in each.groups}
     groups = [*built_in_groups(), *score_groups(recipe.scores), *(group for each in user for group in each.groups)]
     rules = dict(PUBLISHED_RULES)

@@ -36,6 +36,7 @@ def score_groups(scores: Mapping[str, Scores]) -> list[SignalGroup]:
             version=kernel_digest(["pipeline.measure.scores"]),
             signals={f"scores.{name}": f"column {each.column} of {Path(each.file).name}, by {each.key}"},
             setup=functools.partial(_setup, f"scores.{name}"),
+            view="stored",
             reads=(each.key,),
             options=each.model_dump() | {"file": None},
             assets=("file",),

@@ -28,7 +28,7 @@ from pipeline.text.edits import text_buffers
 
 __all__ = ["Batch", "Comparison", "Measure", "Rule", "SignalGroup", "View"]
 
-View = Literal["raw", "c4", "final"]
+View = Literal["stored", "raw", "c4", "final"]
 Comparison = Literal["<", ">", "not in"]
 Result = TypeVar("Result")
 
@@ -85,7 +85,8 @@ class SignalGroup:
     signals: Mapping[str, str]  # name -> meaning; float64
     measure: Measure | None = None
     setup: Callable[[Mapping[str, Any]], Measure] | None = None
-    view: View = "raw"  # the texts: as extracted, after C4's rewriting, or after all edits
+    # The texts: as stored, without invisible characters, after C4's rewriting, or after all edits.
+    view: View = "raw"
     reads: tuple[str, ...] = ()  # columns of the record, or signals and columns of other groups
     columns: Columns = field(default_factory=lambda: MappingProxyType({}))  # beside the signals, with their types
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # with their defaults

@@ -1,7 +1,7 @@
-"""One group from parts to shards: texts encoded or copied, train shards written, validation rows set aside."""
+"""One group from parts to shards: texts encoded or copied, train shards written, validation rows kept for the merge."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.pack.documents import bytes_column, fixed_rows, part_batches, read_verdicts, texts_of
-from pipeline.pack.files import arrow_bytes, load_receipt, save_receipt, write_work
+from pipeline.pack.files import arrow_bytes, write_work
 from pipeline.pack.groups import PackGroup, Plan
+from pipeline.pack.receipts import ShardsReceipt
 from pipeline.pack.reuse_shards import OldRows, OldShards
 from pipeline.pack.shards import Documents, Places, tags_of, write_shards
 from pipeline.pack.tokenize.encoder import Encoder
@@ -80,19 +81,19 @@ class Rows:
     tokens: list[NDArray[np.integer[Any]]] = field(default_factory=list)
 
 
-def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards, reporter: Reporter) -> dict[str, Any]:
+def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards, reporter: Reporter) -> ShardsReceipt:
     """Write a group's train shards and its validation fragment, unless its receipt exists; returns the receipt."""
     verdicts = [read_verdicts(part, ["doc_id", "kept", "split"]) for part in plan.parts_of(group)]
     digest = _shard_digest(plan, group, verdicts)
     # Lengths to count rows for are in the receipt but not in the shards.
     lengths = canonical_json([digest, plan.shards["sequence_lengths"]])
     name = f"shards-{hashlib.sha256(lengths).hexdigest()[:16]}"
-    receipt = load_receipt(plan.work, f"{name}.json", plan.dataset)
+    receipt = ShardsReceipt.load(plan.work, f"{name}.json", plan.dataset)
     if receipt is not None:
         for part in plan.parts_of(group):
             reporter.add("pack", items=1, bytes=part.text_bytes, records=part.rows)
-        # Taken over as they are: what was encoded then is not encoded now.
-        return {**receipt, "copied": receipt["copied"] + receipt["encoded"], "encoded": 0}
+        # Used as they are: what was encoded then is not encoded now.
+        return replace(receipt, copied=receipt.copied + receipt.encoded, encoded=0)
     kept = _read_kept(plan, group, pa.concat_tables(verdicts), encoder, reporter)
     train = np.flatnonzero(~kept.validation)
     _copy(kept, train, old)
@@ -100,19 +101,24 @@ def encode_group(plan: Plan, group: PackGroup, encoder: Encoder, old: OldShards,
     shards, places = write_shards(
         plan, _subset(kept.documents, train), stem, group.source, "train", digest, old.known(group.key)
     )
-    receipt = {
-        "digest": digest,
-        "ledger": group.ledger,
-        "shards": shards,
-        "places": f"pack/{name}-places.arrow",
-        "copied": int((kept.old_shard >= 0).sum()),
-        "encoded": int((kept.old_shard < 0).sum()),
-    }
-    batch = places_batch(kept.positions[train], places)
-    receipt["in_work"] = write_work(plan.work, receipt["places"], arrow_bytes(PLACES, [batch]))
-    receipt["in_dataset"] = {shard["path"]: shard["bytes"] for shard in shards}
-    _write_fragment(plan, kept, old, name, receipt)
-    save_receipt(plan.work, f"{name}.json", receipt)
+    places_path, batch = f"pack/{name}-places.arrow", places_batch(kept.positions[train], places)
+    in_work = write_work(plan.work, places_path, arrow_bytes(PLACES, [batch]))
+    fragment, references = _write_fragment(plan, kept, old, f"pack/{name}-validation.arrow", in_work)
+    in_dataset = {shard.path: shard.bytes for shard in shards}
+    in_dataset |= {path: storage.stat(storage.join(plan.dataset, path)).size for path in references}
+    receipt = ShardsReceipt(
+        digest=digest,
+        ledger=group.ledger,
+        shards=shards,
+        places=places_path,
+        copied=int((kept.old_shard >= 0).sum()),
+        encoded=int((kept.old_shard < 0).sum()),
+        fragment=fragment,
+        references=references,
+        in_work=in_work,
+        in_dataset=in_dataset,
+    )
+    receipt.save(plan.work, f"{name}.json")
     return receipt
 
 
@@ -238,15 +244,16 @@ def places_batch(positions: NDArray[np.integer[Any]], places: Places) -> pa.Reco
     return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=PLACES)
 
 
-def _write_fragment(plan: Plan, kept: Kept, old: OldShards, name: str, receipt: dict[str, Any]) -> None:
-    """Set the validation rows aside, and enter in the receipt what it stands on.
+def _write_fragment(
+    plan: Plan, kept: Kept, old: OldShards, path: str, in_work: dict[str, str]
+) -> tuple[str | None, list[str]]:
+    """Write the validation rows for the merge; returns their path, and the shards that they refer to.
 
     Rows to be copied are only referred to: the merge reads each old shard once, where every group would.
     """
     rows = np.flatnonzero(kept.validation)
-    receipt["fragment"], receipt["references"] = None, []
     if not len(rows):
-        return
+        return None, []
     shards, reference = np.unique(kept.old_shard[rows], return_inverse=True)
     missing = int(len(shards) > 0 and shards[0] < 0)  # the row of -1, where there is one
     references = [old.path(int(shard)) for shard in shards[missing:]]
@@ -264,8 +271,5 @@ def _write_fragment(plan: Plan, kept: Kept, old: OldShards, name: str, receipt: 
         pa.array((reference - missing).astype(np.int32)),
         pa.array(kept.old_row[rows].astype(np.int32)),
     ]
-    path = f"pack/{name}-validation.arrow"
-    data = arrow_bytes(schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
-    receipt["fragment"], receipt["references"] = path, references
-    receipt["in_work"] |= write_work(plan.work, path, data)
-    receipt["in_dataset"] |= {each: storage.stat(storage.join(plan.dataset, each)).size for each in references}
+    in_work |= write_work(plan.work, path, arrow_bytes(schema, [pa.RecordBatch.from_arrays(columns, schema=schema)]))
+    return path, references

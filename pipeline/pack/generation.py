@@ -5,7 +5,6 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from pipeline.pack.encode import stage_version
 from pipeline.pack.files import write_once
 from pipeline.pack.groups import Plan
 from pipeline.pack.ledger import LEDGER_VERSION
+from pipeline.pack.receipts import IndexWritten, PackedGroup
 from schemas import storage
 from schemas.arrow import FILES, INPUTS
 from schemas.dataset import Dataset
@@ -44,7 +44,7 @@ Pieces = Iterable[tuple[str, PieceReceipt]]  # with their source
 
 def make_generation(
     plan: Plan,
-    receipts: Sequence[dict[str, Any]],
+    result: Sequence[PackedGroup | IndexWritten],
     job: Job,
     measured: Measured,
     decided: Decided,
@@ -52,17 +52,18 @@ def make_generation(
 ) -> Manifest:
     """Write the generation's tables and say what it is; nothing is committed yet.
 
-    `receipts` are what the pipeline left. Raises ConservationError when records read are not kept plus dropped.
+    `result` is what the pipeline left. Raises ConservationError when records read are not kept plus dropped.
     """
     recipe, assets = job.recipe, asset_digests(job.recipe)
     code = {**job.code(), "pack": stage_version(), "ledger": LEDGER_VERSION}
-    by_group = {receipt["group"]: receipt for receipt in receipts if "group" in receipt}
+    by_group = {each.group: each for each in result if isinstance(each, PackedGroup)}
+    index = [each.index for each in result if isinstance(each, IndexWritten)]
     assert sorted(by_group) == sorted(group.ledger for group in plan.groups), "a group has no ledger"
     groups = _groups(plan, by_group, previous)
     inputs = _inputs(measured.pieces(), previous)
     _check_conservation(groups, inputs)
-    files = _files(plan, receipts, by_group, recipe, previous)
-    shards_file = FileRef(**next(iter(by_group.values()))["table"])
+    files = _files(plan, index, by_group, recipe, previous)
+    shards_file = next(iter(by_group.values())).table
     tables = Tables(
         shards=shards_file,
         files=_write_table(plan, "files", pa.Table.from_pylist([file.model_dump() for file in files], schema=FILES)),
@@ -143,22 +144,21 @@ def _parts(plan: Plan, previous: Dataset | None) -> list[Part]:
     return parts
 
 
-def _groups(plan: Plan, by_group: Mapping[int, dict[str, Any]], previous: Dataset | None) -> list[Group]:
+def _groups(plan: Plan, by_group: Mapping[int, PackedGroup], previous: Dataset | None) -> list[Group]:
     """All groups of the dataset, those of this run with their counts."""
     groups: dict[int, Group] = dict(enumerate(previous.manifest.groups)) if previous else {}
     for group in plan.groups:
-        receipt = by_group[group.ledger]
-        dropped: dict[str, int] = receipt["dropped"]
+        receipt = by_group[group.ledger].ledger
         groups[group.ledger] = Group(
             generation=group.generation,
             number=group.number,
             source=group.source,
             parts=list(group.parts),
-            records_read=receipt["records_read"],
-            kept=receipt["records_read"] - sum(dropped.values()),
-            dropped=dropped,
-            splits={split: SplitCount(**count) for split, count in receipt["splits"].items()},
-            unknown_tokens=receipt["unknown_tokens"],
+            records_read=receipt.records_read,
+            kept=receipt.records_read - sum(receipt.dropped.values()),
+            dropped=receipt.dropped,
+            splits={split: SplitCount(**count) for split, count in receipt.splits.items()},
+            unknown_tokens=receipt.unknown_tokens,
         )
     return [groups[ledger] for ledger in range(len(groups))]
 
@@ -234,21 +234,19 @@ def _check_conservation(groups: Sequence[Group], inputs: pa.Table) -> None:
 
 def _files(
     plan: Plan,
-    receipts: Sequence[dict[str, Any]],
-    by_group: Mapping[int, dict[str, Any]],
+    index: Sequence[FileRef],
+    by_group: Mapping[int, PackedGroup],
     recipe: Recipe,
     previous: Dataset | None,
 ) -> list[FileRef]:
     """Every file but shards and tables: ledgers in the order of the groups, then the others by path."""
     old = previous.file_refs if previous else []
     num_old = len(previous.manifest.groups) if previous else 0
-    ledgers = dict(enumerate(old[:num_old])) | {
-        ledger: FileRef(**receipt["ledger"]) for ledger, receipt in by_group.items()
-    }
+    ledgers = dict(enumerate(old[:num_old])) | {ledger: packed.ledger.ledger for ledger, packed in by_group.items()}
     decided = {group.key for group in plan.groups}
     others = [file for file in old[num_old:] if _near_group(file.path) not in {None, *decided}]
-    others += [FileRef(**receipt["near"]) for receipt in by_group.values() if receipt["near"]]
-    others += [FileRef(**receipt["index"]) for receipt in receipts if "index" in receipt]
+    others += [packed.ledger.near for packed in by_group.values() if packed.ledger.near]
+    others += index
     tokenizer = plan.tokenizer["path"]
     size = storage.stat(storage.join(plan.dataset, tokenizer)).size
     others.append(FileRef(path=tokenizer, bytes=size, sha256=plan.tokenizer["sha256"]))

@@ -1,4 +1,4 @@
-"""What one run of pack does: groups of parts, settled once, in a file that every worker reads.
+"""What one run of pack does: groups of parts, planned once, in a file that every worker reads.
 
 Contracts, section 5. Groups follow from measured bytes in part order, never from kept bytes or workers.
 """
@@ -40,7 +40,7 @@ class PackPart:
     source: str
     uri: str
     verdicts: str  # URI
-    verdicts_sha256: str  # as the decision vouches for; empty: nobody does
+    verdicts_sha256: str  # as the decision attests; empty: it does not
     rows: int
     text_bytes: int
     sha256: str
@@ -77,7 +77,7 @@ class PackGroup:
 
     @property
     def key(self) -> str:
-        """Tells it apart from every other group."""
+        """What distinguishes it from every other group."""
         return f"g{self.generation}-{self.number:05d}"
 
     @property
@@ -149,7 +149,7 @@ def plan_pack(
     tokenizer: Tokenizer,
     previous: Dataset | None,
 ) -> Plan:
-    """Settle the groups: those of earlier generations whose parts are given are decided again, new parts form new ones.
+    """Plan the groups: those of earlier generations whose parts are given are decided again, new parts form new ones.
 
     Raises ValueError when parts are missing, or given in part for a source of an earlier generation.
     """
@@ -213,7 +213,7 @@ def _index_files(previous: Dataset) -> tuple[str, ...]:
 
 
 def safe_name(source: str) -> str:
-    """A source's name as part of a file name; one that had to be changed is told apart by a digest."""
+    """A source's name as part of a file name; one that had to be changed gets a digest."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", source)[:48]
     return safe if safe == source else f"{safe}.{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 

@@ -60,7 +60,7 @@ KINDS = {"documents": (DOCUMENT_ROW, "high"), "urls": (URL_ROW, "url_hash")}
 
 
 def document_rows(table: pa.Table, token_start: NDArray[np.int64], ledger: int, first: int) -> bytes:
-    """The kept rows of a stretch of a ledger, packed for index/documents; `first` is the row it starts at."""
+    """Kept rows among successive rows of a ledger, packed for index/documents; `first` is the row it starts at."""
     kept = table["kept"].to_numpy()
     rows = np.zeros(int(kept.sum()), DOCUMENT_ROW)
     halves = np.ascontiguousarray(fixed_rows(table["doc_id"], 16)[kept]).view(">u8").reshape(-1, 2)
@@ -74,7 +74,7 @@ def document_rows(table: pa.Table, token_start: NDArray[np.int64], ledger: int, 
 
 
 def url_rows(urls: pa.ChunkedArray, ledger: int, first: int) -> bytes:
-    """The rows of a stretch of a ledger that have a URL, packed for index/urls."""
+    """Those with a URL among successive rows of a ledger, packed for index/urls."""
     present = np.flatnonzero(urls.is_valid().to_numpy())
     rows = np.zeros(len(present), URL_ROW)
     texts = urls.drop_null().to_pylist()

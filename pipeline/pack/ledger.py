@@ -3,7 +3,6 @@
 import hashlib
 import io
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,27 +11,28 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.pack.documents import part_table, read_verdicts
-from pipeline.pack.files import load_receipt, open_arrow, save_receipt, write_once, write_work
+from pipeline.pack.files import open_arrow, write_once, write_work
 from pipeline.pack.groups import PackGroup, PackPart, Plan
 from pipeline.pack.index import document_rows, near_file, url_rows
+from pipeline.pack.receipts import LedgerReceipt, ShardsReceipt, ValidationReceipt
 from pipeline.text.edits import REPLACEMENTS
 from schemas import storage
 from schemas.arrow import LEDGER
 from schemas.manifest import DatasetError, file_digest, named_by_content
 from schemas.recipe import canonical_json
 
-__all__ = ["LEDGER_VERSION", "Fates", "write_ledger"]
+__all__ = ["LEDGER_VERSION", "Placements", "write_ledger"]
 
 LEDGER_VERSION = "1"  # raised by hand when the bytes of ledgers or indexes change
 ROW_GROUP = 1 << 16
 NUM_WORDS = "gopher.num_words"
-# What a ledger takes from its parts as it is.
+# Columns of parts that a ledger has unchanged.
 FROM_PART = ["record_id", "url", "input", "position", "offset", "language", "num_bytes", "final_hash"]
 FROM_GROUPS = ["edits", "final", "language", "gopher", "signature"]  # whose columns it takes
 FROM_VERDICT = ["doc_id", "kept", "stage", "rule", "value", "threshold", "duplicate_of", "twin", "cluster"]
 
 
-class Fates:
+class Placements:
     """Where the kept rows of a group went: row by row, -1 for dropped ones."""
 
     def __init__(self, num_rows: int) -> None:
@@ -55,64 +55,64 @@ class Fates:
 def write_ledger(
     plan: Plan,
     group: PackGroup,
-    shards: dict[str, Any],
-    validation: dict[str, Any],
+    shards: ShardsReceipt,
+    validation: ValidationReceipt,
     numbers: dict[tuple[str, str], int],
-) -> dict[str, Any]:
+) -> LedgerReceipt:
     """Write a group's ledger, its near index and its rows for the other indexes; returns the receipt.
 
     `shards` and `validation` are the receipts of its shards and of its source's validation shards, `numbers` the
     numbers of all shards in use.
     """
-    train_numbers = [numbers[group.key, shard["sha256"]] for shard in shards["shards"]]
-    validation_numbers = [numbers[group.family, shard["sha256"]] for shard in validation["shards"]]
+    train_numbers = [numbers[group.key, shard.sha256] for shard in shards.shards]
+    validation_numbers = [numbers[group.family, shard.sha256] for shard in validation.shards]
     name = f"ledger-{_ledger_digest(plan, group, shards, train_numbers, validation, validation_numbers)}"
-    receipt = load_receipt(plan.work, f"{name}.json", plan.dataset)
+    receipt = LedgerReceipt.load(plan.work, f"{name}.json", plan.dataset)
     if receipt is not None:
         return receipt
     parts = plan.parts_of(group)
-    fates = Fates(sum(part.rows for part in parts))
-    with open_arrow(storage.join(plan.work, shards["places"])) as reader:
-        fates.add(reader.get_batch(0), train_numbers)
-    with open_arrow(storage.join(plan.work, validation["places"])) as reader:
-        fates.add(reader.get_batch(validation["ledgers"].index(group.ledger)), validation_numbers)
+    placements = Placements(sum(part.rows for part in parts))
+    with open_arrow(storage.join(plan.work, shards.places)) as reader:
+        placements.add(reader.get_batch(0), train_numbers)
+    with open_arrow(storage.join(plan.work, validation.places)) as reader:
+        placements.add(reader.get_batch(validation.ledgers.index(group.ledger)), validation_numbers)
     counts: Counter[str] = Counter()
     splits: dict[str, Counter[str]] = {}
-    data, documents, urls = _ledger_bytes(plan, group, fates, counts, splits)
+    data, documents, urls = _ledger_bytes(plan, group, placements, counts, splits)
     ledger = named_by_content(f"ledger/{group.stem}", ".parquet", data)
     write_once(plan.dataset, ledger.path, data)
     near = near_file(plan, group)
     rows_path = f"pack/{name}.rows"
-    receipt = {
-        "ledger": ledger.model_dump(),
-        "near": near.model_dump() if near else None,
-        "rows": rows_path,
-        "documents_bytes": len(documents),
-        "records_read": len(fates.shard),
-        "dropped": dict(sorted(counts.items())),
-        "splits": {split: dict(count) for split, count in sorted(splits.items())},
-        "unknown_tokens": fates.unknown_tokens,
-        "in_work": write_work(plan.work, rows_path, documents + urls),
-        "in_dataset": {file.path: file.bytes for file in (ledger, near) if file},
-    }
-    save_receipt(plan.work, f"{name}.json", receipt)
+    receipt = LedgerReceipt(
+        ledger=ledger,
+        near=near,
+        rows=rows_path,
+        documents_bytes=len(documents),
+        records_read=len(placements.shard),
+        dropped=dict(sorted(counts.items())),
+        splits={split: dict(count) for split, count in sorted(splits.items())},
+        unknown_tokens=placements.unknown_tokens,
+        in_work=write_work(plan.work, rows_path, documents + urls),
+        in_dataset={file.path: file.bytes for file in (ledger, near) if file},
+    )
+    receipt.save(plan.work, f"{name}.json")
     return receipt
 
 
 def _ledger_digest(
     plan: Plan,
     group: PackGroup,
-    shards: dict[str, Any],
+    shards: ShardsReceipt,
     train_numbers: list[int],
-    validation: dict[str, Any],
+    validation: ValidationReceipt,
     validation_numbers: list[int],
 ) -> str:
     """What a ledger depends on: its shards and their numbers, and every column of the verdicts."""
     head = {
         "ledger": group.ledger,
-        "shards": shards["digest"],
+        "shards": shards.digest,
         "train": train_numbers,
-        "validation": [*zip([shard["sha256"] for shard in validation["shards"]], validation_numbers, strict=True)],
+        "validation": [*zip([shard.sha256 for shard in validation.shards], validation_numbers, strict=True)],
         "parts": [part.content_with(*FROM_GROUPS) for part in plan.parts_of(group)],
         "verdicts": [_verdicts_digest(part) for part in plan.parts_of(group)],
         "minhash": plan.minhash,
@@ -130,26 +130,26 @@ def _verdicts_digest(part: PackPart) -> str:
 
 
 def _ledger_bytes(
-    plan: Plan, group: PackGroup, fates: Fates, counts: Counter[str], splits: dict[str, Counter[str]]
+    plan: Plan, group: PackGroup, placements: Placements, counts: Counter[str], splits: dict[str, Counter[str]]
 ) -> tuple[bytes, bytes, bytes]:
-    """The ledger's file and its packed rows of index/documents and index/urls; counts fates by rule and split."""
+    """The ledger's file and its packed rows of index/documents and index/urls; counts rows by rule and split."""
     sink = io.BytesIO()
     documents, urls = [], []
     base = 0
     with pq.ParquetWriter(sink, LEDGER, compression="zstd") as writer:
         for part in plan.parts_of(group):
-            table = _ledger_table(part, fates, base)
+            table = _ledger_table(part, placements, base)
             _count(table, counts, splits)
             # A part without a row still leaves no empty row group behind.
             if part.rows:
                 writer.write_table(table, row_group_size=ROW_GROUP)
-            documents.append(document_rows(table, fates.token_start[base : base + part.rows], group.ledger, base))
+            documents.append(document_rows(table, placements.token_start[base : base + part.rows], group.ledger, base))
             urls.append(url_rows(table["url"], group.ledger, base))
             base += part.rows
     return sink.getvalue(), b"".join(documents), b"".join(urls)
 
 
-def _ledger_table(part: PackPart, fates: Fates, base: int) -> pa.Table:
+def _ledger_table(part: PackPart, placements: Placements, base: int) -> pa.Table:
     """The rows of one part; what does not apply is null."""
     verdicts = read_verdicts(part, [*FROM_VERDICT, "cluster_size", "split"])
     read = part_table(part, [*FROM_PART, "edits", NUM_WORDS])
@@ -158,9 +158,9 @@ def _ledger_table(part: PackPart, fates: Fates, base: int) -> pa.Table:
     columns["source"] = pa.array([part.source] * part.rows, pa.string())
     columns["num_words"] = read[NUM_WORDS].cast("uint32")
     columns["edited_bytes"] = _edited_bytes(read["edits"], read["num_bytes"])
-    columns["num_tokens"] = _where_known(fates.num_tokens[rows])
-    columns["shard"] = _where_known(fates.shard[rows])
-    columns["row"] = _where_known(fates.row[rows])
+    columns["num_tokens"] = _where_known(placements.num_tokens[rows])
+    columns["shard"] = _where_known(placements.shard[rows])
+    columns["row"] = _where_known(placements.row[rows])
     table = pa.table([columns[field.name] for field in LEDGER], schema=LEDGER)
     lost = pc.sum(pc.xor(table["kept"], pc.is_valid(table["shard"]))).as_py()
     assert not lost, f"{part.uri}: {lost} rows are kept without a shard, or dropped with one"
@@ -184,7 +184,7 @@ def _edited_bytes(edits: pa.ChunkedArray, num_bytes: pa.ChunkedArray) -> pa.Arra
 
 
 def _count(table: pa.Table, counts: Counter[str], splits: dict[str, Counter[str]]) -> None:
-    """Add a part's fates. Raises DatasetError for a dropped row without a reason."""
+    """Count a part's rows, dropped and kept. Raises DatasetError for a dropped row without a reason."""
     dropped = table.filter(pc.invert(table["kept"]))
     for row in pc.value_counts(dropped["rule"]).to_pylist():
         if row["values"] is None:

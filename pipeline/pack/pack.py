@@ -6,7 +6,6 @@
 Every step leaves content-named files and a receipt; nothing refers to them before the commit.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
@@ -14,9 +13,10 @@ import apache_beam as beam
 from pipeline.job import Decided, Job, Measured
 from pipeline.pack.generation import make_generation
 from pipeline.pack.groups import Plan, pack_parts, plan_pack, save_plan
+from pipeline.pack.receipts import IndexWritten, PackedGroup
 from pipeline.pack.tokenize.tokenizer import resolve_tokenizer
 from pipeline.pack.tokenize.tokenizer_file import around_texts
-from pipeline.pack.transforms import PackGroups, result_path
+from pipeline.pack.transforms import PackGroups, load_result
 from schemas import storage
 from schemas.dataset import Dataset
 from schemas.manifest import Manifest, commit
@@ -45,17 +45,18 @@ def pack(job: Job, measured: Measured, decided: Decided, previous: Dataset | Non
             | "SpreadGroups" >> beam.Reshuffle()
             | "PackGroups" >> PackGroups(save_plan(plan), job.progress)
         )
-    receipts = json.loads(storage.read(storage.join(job.work, result_path(plan))))
-    manifest = make_generation(plan, receipts, job, measured, decided, previous)
-    for line in [_done(plan, receipts), *_warnings(job, manifest)]:
+    result = load_result(plan)
+    manifest = make_generation(plan, result, job, measured, decided, previous)
+    for line in [_done(plan, result), *_warnings(job, manifest)]:
         job.say(line)
     commit(job.output, manifest.generation, manifest.to_json())
     return manifest
 
 
-def _done(plan: Plan, receipts: Sequence[dict[str, int]]) -> str:
+def _done(plan: Plan, result: Sequence[PackedGroup | IndexWritten]) -> str:
     """One line for the user."""
-    copied, encoded = (sum(receipt.get(name, 0) for receipt in receipts) for name in ("copied", "encoded"))
+    packed = [each for each in result if isinstance(each, PackedGroup)]
+    copied, encoded = sum(group.copied for group in packed), sum(group.encoded for group in packed)
     return f"pack     {plural(len(plan.groups), 'group')}: {plural(encoded, 'document')} encoded, {copied:,} copied"
 
 

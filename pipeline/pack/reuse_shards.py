@@ -60,7 +60,7 @@ class OldShards:
 
 
 class OldRows:
-    """Where each row of a group lies in the generation before; -1: nowhere. Rows keep their positions for ever."""
+    """Where each row of a group lies in the generation before; -1: nowhere. Rows never change their positions."""
 
     def __init__(self, plan: Plan, group: PackGroup, num_rows: int) -> None:
         self.shard = np.full(num_rows, -1, np.int64)

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from pipeline.pack.files import arrow_bytes, open_arrow, write_once
 from pipeline.pack.groups import Plan
+from pipeline.pack.receipts import ShardFile
 from schemas import storage
 from schemas.arrow import SHARDS
 from schemas.generation import FileRef
@@ -15,14 +16,14 @@ from schemas.manifest import named_by_content, shard_group
 __all__ = ["number_shards", "shards_in_use"]
 
 
-def number_shards(plan: Plan, receipts: Sequence[dict[str, Any]], decided: set[str]) -> tuple[FileRef, int]:
+def number_shards(plan: Plan, files: Sequence[ShardFile], decided: set[str]) -> tuple[FileRef, int]:
     """Write the shards table of the generation; returns where, and the number of documents in use.
 
-    `receipts` name the shards of all groups in `decided` (the groups, and sources' validation, of this run). A shard
+    `files` are the shards of all groups in `decided` (the groups, and sources' validation, of this run). A shard
     in use with equal sha256 keeps its row and its number; others of those groups are retired; the rest is new, by path.
     """
     rows = _old_rows(plan)
-    wanted = {(_key(shard), shard["sha256"]): shard for receipt in receipts for shard in receipt["shards"]}
+    wanted = {(_key(row), row["sha256"]): row for row in (file.to_dict() for file in files)}
     for row in rows:
         if row["retired_in"] is not None or _key(row)[0] not in decided:
             continue

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.pack.documents import bytes_column, order_keys
 from pipeline.pack.files import arrow_bytes, write_once
 from pipeline.pack.groups import Plan
+from pipeline.pack.receipts import ShardFile
 from schemas.arrow import tokens_schema
 from schemas.manifest import file_digest
 from schemas.packing import packed_rows
@@ -72,7 +73,7 @@ def cut(sizes: NDArray[np.integer[Any]], limit: int) -> list[tuple[int, int]]:
 
 def write_shards(
     plan: Plan, documents: Documents, stem: str, source: str, split: str, digest: str, known: dict[str, str]
-) -> tuple[list[dict[str, Any]], Places]:
+) -> tuple[list[ShardFile], Places]:
     """Write the shards of documents of one source and split; a shard holds one combination of tags.
 
     A document's place follows from xxh3_64(doc_id, seed), ties from its address. A shard whose bytes the dataset
@@ -84,19 +85,19 @@ def write_shards(
     places = no_places(len(documents))
     if unknown := plan.tokenizer["unknown"]:
         places.num_unknown[:] = [np.count_nonzero(tokens == unknown["id"]) for tokens in documents.tokens]
-    receipts: list[dict[str, Any]] = []
+    files: list[ShardFile] = []
     for tag in sorted(set(documents.tags)):
         members = order[tags == tag]
         sizes = np.array([ROW_BYTES + documents.tokens[index].nbytes for index in members], np.int64)
         for start, end in cut(sizes, plan.shards["shard_bytes"]):
             rows = members[start:end]
             lengths = np.array([len(documents.tokens[index]) for index in rows], np.int64)
-            path = f"shards/{stem}-{split}-{len(receipts):03d}-{digest}.arrow"
+            path = f"shards/{stem}-{split}-{len(files):03d}-{digest}.arrow"
             metadata = {"source": source, "split": split, "tags": tag, "tokenizer": plan.tokenizer["sha256"]}
             data = _shard_bytes(plan, documents, rows, sizes[start:end], metadata)
-            _place(places, rows, lengths, len(receipts))
-            receipts.append(_shard_row(plan, documents, rows, lengths, metadata, path, data, known))
-    return receipts, places
+            _place(places, rows, lengths, len(files))
+            files.append(_shard_file(plan, documents, rows, lengths, metadata, path, data, known))
+    return files, places
 
 
 def _shard_bytes(
@@ -133,7 +134,7 @@ def _place(places: Places, rows: NDArray[np.integer[Any]], lengths: NDArray[np.i
     places.num_tokens[rows] = lengths
 
 
-def _shard_row(
+def _shard_file(
     plan: Plan,
     documents: Documents,
     rows: NDArray[np.integer[Any]],
@@ -142,24 +143,24 @@ def _shard_row(
     path: str,
     data: bytes,
     known: dict[str, str],
-) -> dict[str, Any]:
-    """What the shards table will say of a shard, generations apart; writes the file unless the dataset has it."""
+) -> ShardFile:
+    """Write a shard unless the dataset has it (`known`: sha256 to path)."""
     sha256 = file_digest(data)
     if sha256 in known:
         path = known[sha256]
     else:
         write_once(plan.dataset, path, data)
     packed = {str(length): packed_rows(lengths, length) for length in plan.shards["sequence_lengths"]}
-    return {
-        "path": path,
-        "bytes": len(data),
-        "sha256": sha256,
-        "rows": len(rows),
-        "tokens": int(lengths.sum()),
-        "text_bytes": int(documents.num_bytes[rows].sum(dtype=np.int64)),
-        "source": metadata["source"],
-        "tags": metadata["tags"],
-        "split": metadata["split"],
-        "longest_document": int(lengths.max()),
-        "packed_rows": canonical_json(packed).decode() if packed else None,
-    }
+    return ShardFile(
+        path=path,
+        bytes=len(data),
+        sha256=sha256,
+        rows=len(rows),
+        tokens=int(lengths.sum()),
+        text_bytes=int(documents.num_bytes[rows].sum(dtype=np.int64)),
+        source=metadata["source"],
+        tags=metadata["tags"],
+        split=metadata["split"],
+        longest_document=int(lengths.max()),
+        packed_rows=canonical_json(packed).decode() if packed else None,
+    )

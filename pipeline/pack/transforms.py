@@ -1,7 +1,7 @@
 """Pack as one Beam pipeline: elements are numbers of groups, receipts of a few hundred bytes, and packed index rows.
 
-Every worker reads the plan from the work folder; what it makes lies in files, vouched for by a receipt, so an element
-that is run again finds its work done.
+Every worker reads the plan from the work folder; what it makes lies in files that a receipt names, so an element that
+is run again finds its work done.
 """
 
 import json
@@ -11,11 +11,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
+from pydantic import TypeAdapter
 
 from pipeline.pack.encode import encode_group
 from pipeline.pack.groups import Plan, load_plan
 from pipeline.pack.index import index_digits, index_kind, old_index_rows, partition, write_index
 from pipeline.pack.ledger import write_ledger
+from pipeline.pack.receipts import IndexWritten, LedgerTask, PackedGroup, PackedSource, ShardsReceipt
 from pipeline.pack.reuse_shards import OldShards
 from pipeline.pack.shard_numbering import number_shards, shards_in_use
 from pipeline.pack.tokenize.encoder import Encoder
@@ -26,12 +28,18 @@ from schemas.generation import Tokenizer
 from schemas.manifest import read_named
 from schemas.recipe import canonical_json
 
-__all__ = ["PackGroups", "result_path"]
+__all__ = ["PackGroups", "load_result"]
 
 
 def result_path(plan: Plan) -> str:
     """Where the pipeline leaves what the driver commits, below the work folder."""
     return f"pack/result-{plan.digest}.json"
+
+
+def load_result(plan: Plan) -> list[PackedGroup | IndexWritten]:
+    """What the pipeline left: every group, and every index file."""
+    data = storage.read(storage.join(plan.work, result_path(plan)))
+    return TypeAdapter(list[PackedGroup | IndexWritten]).validate_json(data)
 
 
 class PackGroups(beam.PTransform):
@@ -116,9 +124,9 @@ class EncodeGroup(WithPlan):
         reporter = Reporter(self._progress)
         receipt = encode_group(self.plan, group, self.encoder, self.old, reporter)
         reporter.close()
-        self._copied.inc(receipt["copied"])
-        self._encoded.inc(receipt["encoded"])
-        yield group.family, canonical_json(receipt)
+        self._copied.inc(receipt.copied)
+        self._encoded.inc(receipt.encoded)
+        yield group.family, receipt.to_json()
 
 
 class MergeValidation(WithPlan):
@@ -131,10 +139,10 @@ class MergeValidation(WithPlan):
 
     def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
         """Write the source's validation shards."""
-        receipts = sorted((json.loads(each) for each in element[1]), key=lambda receipt: receipt["ledger"])
-        groups = [self.groups[receipt["ledger"]] for receipt in receipts]
+        receipts = sorted(map(ShardsReceipt.from_json, element[1]), key=lambda receipt: receipt.ledger)
+        groups = [self.groups[receipt.ledger] for receipt in receipts]
         validation = merge_validation(self.plan, groups, receipts, self.old)
-        yield 0, canonical_json({"groups": receipts, "validation": validation})
+        yield 0, PackedSource(groups=receipts, validation=validation).to_json()
 
 
 class NumberShards(WithPlan):
@@ -142,16 +150,16 @@ class NumberShards(WithPlan):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Write the shards table. The pipeline gives the types of both outputs."""
-        families = [json.loads(each) for each in element[1]]
-        receipts = [receipt for family in families for receipt in [*family["groups"], family["validation"]]]
+        sources = [PackedSource.from_json(each) for each in element[1]]
+        files = [file for source in sources for file in source.shards()]
         decided = {key for group in self.groups.values() for key in (group.key, group.family)}
-        table, num_documents = number_shards(self.plan, receipts, decided)
+        table, num_documents = number_shards(self.plan, files, decided)
         # Only now is it known how many documents, and so how many files, the index has.
         digits = {"documents": index_digits(num_documents), "urls": index_digits(self.plan.num_records)}
-        for family in families:
-            for shards in family["groups"]:
-                task = {"shards": shards, "validation": family["validation"], "table": table.model_dump()}
-                yield shards["ledger"], canonical_json({**task, "digits": digits})
+        for source in sources:
+            for shards in source.groups:
+                task = LedgerTask(shards=shards, validation=source.validation, table=table, digits=digits)
+                yield shards.ledger, task.to_json()
         for path in self.plan.old_index:
             yield beam.pvalue.TaggedOutput("old_index", (path, digits[index_kind(path)]))
 
@@ -166,18 +174,19 @@ class WriteLedger(WithPlan):
 
     def process(self, element: tuple[int, bytes]) -> Iterator[Any]:
         """Write the group's ledger and near index. The pipeline gives the types of both outputs."""
-        ledger, task = element[0], json.loads(element[1])
-        if task["table"]["path"] != self.table:
-            self.table = task["table"]["path"]
+        ledger, task = element[0], LedgerTask.from_json(element[1])
+        if task.table.path != self.table:
+            self.table = task.table.path
             self.numbers = shards_in_use(self.plan, self.table)
-        receipt = write_ledger(self.plan, self.groups[ledger], task["shards"], task["validation"], self.numbers)
-        packed = storage.read(storage.join(self.plan.work, receipt["rows"]))
-        split = receipt["documents_bytes"]
+        receipt = write_ledger(self.plan, self.groups[ledger], task.shards, task.validation, self.numbers)
+        packed = storage.read(storage.join(self.plan.work, receipt.rows))
+        split = receipt.documents_bytes
         for kind, rows in (("documents", packed[:split]), ("urls", packed[split:])):
-            for each in partition(kind, rows, task["digits"][kind]):
+            for each in partition(kind, rows, task.digits[kind]):
                 yield beam.pvalue.TaggedOutput("rows", each)
-        counts = {name: task["shards"][name] for name in ("copied", "encoded")}
-        yield 0, canonical_json({"table": task["table"], "group": ledger, **counts, **receipt})
+        copied, encoded = task.shards.copied, task.shards.encoded
+        done = PackedGroup(group=ledger, table=task.table, copied=copied, encoded=encoded, ledger=receipt)
+        yield 0, done.to_json()
 
 
 class ReadOldIndex(WithPlan):
@@ -195,7 +204,7 @@ class WriteIndex(WithPlan):
     def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
         """Sort and write."""
         file = write_index(self.plan, element[0], element[1])
-        yield 0, canonical_json({"index": file.model_dump()})
+        yield 0, IndexWritten(index=file).to_json()
 
 
 class WriteResult(WithPlan):

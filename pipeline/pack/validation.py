@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.pack.encode import PLACES, places_batch
-from pipeline.pack.files import arrow_bytes, load_receipt, open_arrow, save_receipt, write_work
+from pipeline.pack.files import arrow_bytes, open_arrow, write_work
 from pipeline.pack.groups import PackGroup, Plan, safe_name
+from pipeline.pack.receipts import ShardsReceipt, ValidationReceipt
 from pipeline.pack.reuse_shards import OldShards
 from pipeline.pack.shards import Documents, Places, write_shards
 from schemas import storage
@@ -46,17 +47,17 @@ class Fragments:
 
 
 def merge_validation(
-    plan: Plan, groups: Sequence[PackGroup], receipts: Sequence[dict[str, Any]], old: OldShards
-) -> dict[str, Any]:
+    plan: Plan, groups: Sequence[PackGroup], receipts: Sequence[ShardsReceipt], old: OldShards
+) -> ValidationReceipt:
     """Write the validation shards of a source's groups (of one generation), unless their receipt exists.
 
     `receipts` are those of `groups`, in order. Place and size follow from the documents alone, as in any shard.
     """
-    digests = "".join(receipt["digest"] for receipt in receipts)
+    digests = "".join(receipt.digest for receipt in receipts)
     digest = hashlib.sha256(digests.encode()).hexdigest()[:16]
     lengths = f"{digest} {plan.shards['sequence_lengths']}"
     name = f"validation-{hashlib.sha256(lengths.encode()).hexdigest()[:16]}"
-    receipt = load_receipt(plan.work, f"{name}.json", plan.dataset)
+    receipt = ValidationReceipt.load(plan.work, f"{name}.json", plan.dataset)
     if receipt is not None:
         return receipt
     first = groups[0]
@@ -71,24 +72,24 @@ def merge_validation(
             plan, documents, stem, first.source, "validation", digest, old.known(first.family)
         )
     path = f"pack/{name}-places.arrow"
-    receipt = {
-        "family": first.family,
-        "ledgers": [group.ledger for group in groups],
-        "shards": shards,
-        "places": path,  # one batch a group, in the order of `ledgers`
-        "in_work": write_work(plan.work, path, arrow_bytes(PLACES, _by_group(fragments, places))),
-        "in_dataset": {shard["path"]: shard["bytes"] for shard in shards},
-    }
-    save_receipt(plan.work, f"{name}.json", receipt)
+    receipt = ValidationReceipt(
+        family=first.family,
+        ledgers=[group.ledger for group in groups],
+        shards=shards,
+        places=path,
+        in_work=write_work(plan.work, path, arrow_bytes(PLACES, _by_group(fragments, places))),
+        in_dataset={shard.path: shard.bytes for shard in shards},
+    )
+    receipt.save(plan.work, f"{name}.json")
     return receipt
 
 
-def _read_fragment(plan: Plan, fragments: Fragments, receipt: dict[str, Any]) -> None:
+def _read_fragment(plan: Plan, fragments: Fragments, receipt: ShardsReceipt) -> None:
     """Add a group's validation documents; those of an old shard are noted, to be copied later."""
-    if receipt["fragment"] is None:
+    if receipt.fragment is None:
         fragments.counts.append(0)
         return
-    with open_arrow(storage.join(plan.work, receipt["fragment"])) as reader:
+    with open_arrow(storage.join(plan.work, receipt.fragment)) as reader:
         batch = reader.get_batch(0)
     fragments.counts.append(batch.num_rows)
     base = len(fragments.positions)
@@ -103,7 +104,7 @@ def _read_fragment(plan: Plan, fragments: Fragments, receipt: dict[str, Any]) ->
     rows = zip(batch["reference"].to_pylist(), batch["reference_row"].to_pylist(), strict=True)
     for index, (reference, row) in enumerate(rows):
         if reference >= 0:
-            fragments.references.setdefault(receipt["references"][reference], []).append((row, base + index))
+            fragments.references.setdefault(receipt.references[reference], []).append((row, base + index))
 
 
 def _copy_references(old: OldShards, fragments: Fragments) -> None:

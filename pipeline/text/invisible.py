@@ -43,6 +43,21 @@ def _may_be_invisible(data: Any, i: int) -> bool:
 
 
 @njit(nogil=True)
+def _has_invisible(text: Any) -> bool:
+    """Whether a text holds a byte of one of them: most do not."""
+    found = False
+    for byte in text:
+        found |= (byte == 0xAD) | (byte == 0xE2) | (byte == 0xEF)
+    if not found:
+        return False
+    found = False
+    for i in range(text.size):
+        byte = text[i]
+        found |= byte in (0xC2, 0xE2, 0xEF) and _may_be_invisible(text, i)
+    return found
+
+
+@njit(nogil=True)
 def _goes(point: int, before: int, after: int, table: Any) -> bool:
     """Whether an invisible character between two visible ones (-1: the text's end) is deleted."""
     if point == ZERO_SPACE:
@@ -80,6 +95,8 @@ def _find(data: Any, offsets: Any, table: Any) -> Any:
     for text in range(num_texts):
         first, end = offsets[text], offsets[text + 1]
         i, before = first, np.int64(-1)
+        if not _has_invisible(data[first:end]):
+            i = end
         while i < end:
             if data[i] < 0x80:
                 before = np.int64(data[i])

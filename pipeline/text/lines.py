@@ -1,9 +1,9 @@
-"""One law of line ends for everything that is measured.
+"""One normalization of line ends for everything that is measured.
 
 A line ends where `str.splitlines` ends one: at a line feed, a carriage return (with a line feed behind it, both are
 one end), a vertical tab, a form feed, U+001C to U+001E, NEL, U+2028 or U+2029. Every end is read as one line feed.
 Blanks before an end, and at the end of the text, are not read; so a line of blanks is an empty line. Stored texts and
-edits keep their bytes: the law decides what is counted, never what is kept.
+edits keep their bytes: it decides what is counted, never what is kept.
 Differs: the published rules split on a line feed alone (Gopher's repetition, FineWeb) and count blanks at line ends,
 so that the same page has another verdict with "\\r\\n".
 """
@@ -24,7 +24,7 @@ NEWLINE_FLAGS = SPACE | LINE_END  # of U+000A in the table
 
 @njit(nogil=True)
 def read_lines(points: Any, flags: Any, size: int) -> int:
-    """Rewrite the first `size` code points and their flags by the law of line ends; return how many are left."""
+    """Rewrite the first `size` code points and their flags with normalized line ends; return how many are left."""
     n, filled = 0, 0  # code points written; the same up to the last one that is not a blank of its line
     after_return = False
     for i in range(size):
@@ -59,26 +59,26 @@ def _is_blank(data: Any, start: int, at: int, table: Any) -> bool:
 
 @njit(nogil=True)
 def _is_lined(data: Any, start: int, end: int, table: Any) -> bool:
-    """Whether the law changes nothing in a text."""
-    for i in range(start, end):
-        byte = data[i]
+    """Whether normalizing line ends changes nothing in a text."""
+    text = data[start:end]
+    for i in range(text.size):
+        byte = text[i]
+        if byte > 0x1E and byte != 0xC2 and byte != 0xE2:
+            continue
         if byte == NEWLINE:
-            if _is_blank(data, start, i, table):
+            # Most lines end with an ASCII character that is no blank.
+            if i > 0 and not 0x20 < text[i - 1] < 0x80 and _is_blank(data, start, start + i, table):
                 return False
-        elif byte < 0x20:
-            if 0x0B <= byte <= 0x0D or 0x1C <= byte <= 0x1E:
-                return False
-        elif byte == 0xC2:
-            if data[i + 1] == 0x85:
-                return False
-        elif byte == 0xE2 and data[i + 1] == 0x80 and 0xA8 <= data[i + 2] <= 0xA9:
+            continue
+        is_end = 0x0B <= byte <= 0x0D or 0x1C <= byte <= 0x1E or (byte == 0xC2 and text[i + 1] == 0x85)
+        if is_end or (byte == 0xE2 and text[i + 1] == 0x80 and 0xA8 <= text[i + 2] <= 0xA9):
             return False
     return not _is_blank(data, start, end, table)
 
 
 @kernel(types.Tuple((types.boolean, types.uint8[::1], types.int64[::1]))(BYTES, INDEXES, TABLE_TYPE))
 def _write_lined(data: Any, offsets: Any, table: Any) -> Any:
-    """Whether a text changes by the law, and if so the UTF-8 of all texts by it and its offsets."""
+    """Whether a text changes when normalized, and if so the UTF-8 of all normalized texts and its offsets."""
     num_texts = offsets.size - 1
     bounds = np.zeros(num_texts + 1, np.int64)
     changed = np.zeros(num_texts, np.bool_)
@@ -102,7 +102,7 @@ def _write_lined(data: Any, offsets: Any, table: Any) -> Any:
 
 @njit(nogil=True)
 def _write_text(data: Any, start: int, end: int, table: Any, out: Any, place: int) -> int:
-    """Write one text by the law from `place` on; return the place after it."""
+    """Write one normalized text from `place` on; return the place after it."""
     blocks, classes, flags, _, _ = table
     filled, after_return = place, False
     i = start
@@ -126,6 +126,6 @@ def _write_text(data: Any, start: int, end: int, table: Any, out: Any, place: in
 
 
 def lined_texts(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 texts (text i is data[offsets[i]:offsets[i + 1]]) by the law of line ends; the same arrays if they are."""
+    """Normalize the line ends of texts (text i is data[offsets[i]:offsets[i + 1]]); the same arrays if they are."""
     changes, lined, bounds = _write_lined(data, offsets, TABLE)
     return (lined, bounds) if changes else (data, offsets)

@@ -63,7 +63,7 @@ def decode_text(data: Any, start: int, end: int, table: Any, points: Any, flags:
     """Write code points, their flags and (unless `places` is empty) their first bytes; return how many there are.
 
     `places` counts from `start` and gets one more entry, `end`. Without places the text is for measuring, and is read
-    by the law of line ends (lines.py).
+    with normalized line ends (lines.py).
     """
     blocks, classes, meanings, _, _ = table
     keep_places = places.size > 0

@@ -21,7 +21,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from pipeline.pack.tokenize.byte_level import PATTERNS
 from pipeline.pack.tokenize.encoder import Encoder
-from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer, load_tokenizer
+from pipeline.pack.tokenize.tokenizer_file import describe_tokenizer
 from pipeline.pack.tokenize.train_bpe import train_bpe
 from schemas.recipe import TokenizerOptions
 from tests.bench.read_everything import read_file
@@ -43,7 +43,8 @@ def main() -> int:
         if options.only not in (None, name):
             continue
         described = describe_tokenizer(data, name, name, TokenizerOptions())
-        encoder, library = Encoder(data, described), load_tokenizer(data, name)
+        encoder, library = Encoder(data, described), Tokenizer.from_buffer(data)
+        library.encode_special_tokens = True
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
         texts = tokens = wrong = 0
         for batch in batches(options.data):

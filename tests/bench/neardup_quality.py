@@ -26,7 +26,7 @@ from pipeline.select.near.bands import choose_bands
 from pipeline.select.select import decision_digest, select, verdict_uri
 from pipeline.text.edits import text_buffers
 from schemas.recipe import Minhash, Near, Recipe
-from tests.select.made_parts import write_part
+from tests.made_parts import write_part
 
 SETTINGS: list[dict[str, Any]] = [
     {"threshold": 0.8},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.ingest.bytes.compression import GZIP, ZSTD, find_codec
 from pipeline.ingest.bytes.decoded_stream import Decoded
-from pipeline.ingest.bytes.frame_boundaries import SOUND, Probe
+from pipeline.ingest.bytes.frame_boundaries import VALID, Probe
 from pipeline.ingest.bytes.frames import Frame, Frames
 from pipeline.ingest.formats.warc_headers import WARC
 from pipeline.ingest.read import check_pieces
@@ -388,7 +388,7 @@ def test_bytes_that_nobody_speaks_for_end_the_run(tmp_path: Path) -> None:
             stream.check()
         with pytest.raises(ConservationError, match="does not follow"):
             frames._cover(3, 4)
-        assert frames.fate(Frame(0)) == SOUND
+        assert frames.fate(Frame(0)) == VALID
 
 
 def receipt(start: int, end: int, covered_start: int, covered_end: int) -> PieceReceipt:

@@ -354,5 +354,5 @@ def test_receipts_of_parts_are_checked_file_by_file() -> None:
         return Receipt("k", 0, True, source, "p", 0, 0, 0, 0, "", made)
 
     check_abutting([receipt("a", ("x", 4, 9)), receipt("a", ("x", 0, 4), ("y", 0, 9)), receipt("b", ("x", 0, 9))])
-    with pytest.raises(ConservationError, match="x: a piece from 4 follows one that ends at 0"):
+    with pytest.raises(ConservationError, match="x: an input split from 4 follows one that ends at 0"):
         check_abutting([receipt("a", ("x", 4, 9)), receipt("b", ("x", 0, 4))])

@@ -9,7 +9,7 @@ from pipeline.measure.minhash.sign import sign
 from pipeline.text.edits import apply_edits, text_buffers
 from schemas.arrow import document_schema
 from schemas.recipe import C4Lines, Edits, Minhash
-from tests.measure.measuring import CHINESE, RUSSIAN, column, measure, measured, registry
+from tests.measure.measuring import CHINESE, RUSSIAN, column, final_text, measure, measured, registry
 
 SIGNALS = list(registry().signals)
 EDITS = Edits(c4=C4Lines(end_mark=False), mask=["email", "ip"])
@@ -118,3 +118,16 @@ GOLDEN = {
     "It was the age of wisdom, it was the age of foolishness, and { a bracket.",
     "signature": "a5afec1f531b4609",
 }
+
+
+def test_invisible_characters_are_out_of_counts_and_of_the_final_text_by_default():
+    shy = "It was the inter\u00adnational age of wis\u200bdom, as jane@doe.example.org[1] said.\n" * 3
+    plain = shy.replace("\u00ad", "").replace("\u200b", "")
+    for edits in (Edits(), EDITS):
+        row, other = measured(shy, edits), measured(plain, edits)
+        different = {name for name in row if row[name] != other[name]}
+        assert different == {"raw_edits", "c4_edits", "edits"}
+        assert final_text(shy, edits) == final_text(plain, edits)
+    kept = Edits(invisible=False)
+    assert final_text(shy, kept) == shy
+    assert measured(shy, kept)["gopher.mean_word_length"] > measured(plain, kept)["gopher.mean_word_length"]

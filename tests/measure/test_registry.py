@@ -4,7 +4,8 @@ import pytest
 
 from pipeline.measure.built_in import PUBLISHED_RULES
 from pipeline.measure.registry import ResolvedRule, load_registry
-from schemas.recipe import Rule, load_recipe
+from schemas.recipe import Rule
+from schemas.recipe_file import load_recipe
 from tests.measure.measuring import registry
 
 RECIPES = Path(__file__).parents[2] / "pipeline/recipes"
@@ -18,7 +19,7 @@ def test_every_published_rule_asks_a_signal_that_there_is():
 def test_every_signal_says_what_it_means():
     groups = registry().groups
     assert [group.name for group in groups] == [
-        *("language", "urls", "gopher", "c4_lines", "c4", "fineweb", "edits", "final", "signature")
+        *("invisible", "language", "urls", "gopher", "c4_lines", "c4", "fineweb", "edits", "final", "signature")
     ]
     meanings = {name: meaning for group in groups for name, meaning in group.group.signals.items()}
     assert len(meanings) == 30

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.measure.measure import MeasureError, Measurer
 from pipeline.measure.registry import Registry, load_registry
-from schemas.recipe import Recipe, RecipeError, load_recipe
+from schemas.recipe import Recipe, RecipeError
+from schemas.recipe_file import load_recipe
 from tests.measure.measuring import column
 
 QUESTIONS = """

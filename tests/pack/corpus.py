@@ -9,18 +9,18 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import xxhash
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from pipeline.ingest.receipts import PartRef, PieceReceipt
 from pipeline.job import Decided, Job, Measured
 from pipeline.pack.pack import pack
 from pipeline.select.decision.funnel import Funnel, VerdictFile
-from pipeline.text.edits import EDITS, apply_edits
-from schemas.arrow import VERDICT, document_schema
+from schemas.arrow import VERDICT
 from schemas.dataset import Dataset
 from schemas.manifest import Manifest
 from schemas.recipe import Recipe
+from tests import made_parts
+from tests.made_parts import digest, text_columns, write_part_file
 
 NUM_HASHES = 4
 
@@ -41,7 +41,7 @@ class Doc:
     @property
     def doc_id(self) -> bytes:
         """Of the name."""
-        return xxhash.xxh3_128_digest(self.name.encode())
+        return digest(self.name)
 
 
 @dataclass
@@ -59,15 +59,10 @@ class Corpus:
 
     def write(self, number: int, source: str, documents: list[Doc], rows: int = 3) -> None:
         """Write a part, the next one or in place of an earlier one."""
-        path = self.folder / f"part-{number}.arrow"
-        table = part_table(f"{source}-{number}.warc", documents)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pa.ipc.new_file(str(path), table.schema) as writer:
-            for start in range(0, len(documents), rows):
-                writer.write_batch(part_table(f"{source}-{number}.warc", documents[start : start + rows], start))
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        path, name = self.folder / f"part-{number}.arrow", f"{source}-{number}.warc"
+        records = [_row(name, place, doc) for place, doc in enumerate(documents)]
+        sha256 = write_part_file(path, records, NUM_HASHES, ["gopher.num_words"], rows)
         size = sum(len((doc.text or "").encode()) for doc in documents)
-        name = f"{source}-{number}.warc"
         self.parts[number:] = [
             PartRef(number, source, str(path), len(documents), size, sha256, name, 0),
             *self.parts[number + 1 :],
@@ -113,16 +108,10 @@ def new_pipeline(size: int) -> beam.Pipeline:
     return beam.Pipeline(runner=FnApiRunner())
 
 
-def part_table(name: str, documents: list[Doc], start: int = 0) -> pa.RecordBatch:
-    """Documents as rows of a part."""
-    rows = [_row(name, start + index, doc) for index, doc in enumerate(documents)]
-    return pa.RecordBatch.from_pylist(rows, schema=document_schema(NUM_HASHES, ["gopher.num_words"]))
-
-
 def final_text(doc: Doc) -> str:
     """The text with its edits applied."""
-    edits = [{"start": start, "length": length, "replacement": row} for start, length, row in doc.edits]
-    return apply_edits(pa.array([doc.text], pa.large_string()), pa.array([edits], EDITS))[0].as_py()
+    assert doc.text is not None
+    return made_parts.final_text(doc.text, doc.edits)
 
 
 def _row(name: str, position: int, doc: Doc) -> dict[str, Any]:
@@ -137,17 +126,16 @@ def _row(name: str, position: int, doc: Doc) -> dict[str, Any]:
     }
     if doc.text is None:
         return row | {"stage": "read", "rule": doc.rule}
-    final = final_text(doc).encode()
-    return row | {
-        "text": doc.text,
-        "text_hash": xxhash.xxh3_128_digest(doc.text.encode()),
-        "final_hash": xxhash.xxh3_128_digest(final),
-        "num_bytes": len(final),
-        "edits": [{"start": start, "length": length, "replacement": row} for start, length, row in doc.edits],
-        "language": doc.language,
-        "signature": doc.doc_id[: 4 * NUM_HASHES] if len(final) > 20 else None,
-        "gopher.num_words": doc.words,
-    }
+    columns = text_columns(doc.text, doc.edits)
+    return (
+        row
+        | columns
+        | {
+            "language": doc.language,
+            "signature": doc.doc_id[: 4 * NUM_HASHES] if columns["num_bytes"] > 20 else None,
+            "gopher.num_words": doc.words,
+        }
+    )
 
 
 def verdict(doc: Doc) -> dict[str, Any]:

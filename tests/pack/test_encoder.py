@@ -82,7 +82,8 @@ def encode(encoder, texts):
 
 
 def library(data, texts):
-    tokenizer = load_tokenizer(data, "t.json")
+    tokenizer = tokenizers.Tokenizer.from_buffer(data)
+    tokenizer.encode_special_tokens = True
     end = tokenizer.token_to_id("<|endoftext|>")
     return [[*tokenizer.encode(text, add_special_tokens=False).ids, end] for text in texts]
 

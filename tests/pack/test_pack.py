@@ -231,8 +231,8 @@ def test_copied_rows_give_the_bytes_of_encoded_ones(corpus, tmp_path):
     assert manifest.digests.order == fresh.digests.order
     # Old rows keep their numbers; those of the group that did not change are still in use.
     assert table["path"].to_pylist()[: len(before)] == before["path"].to_pylist()
-    books = [row for row in table.to_pylist() if row["source"] == "books"]
-    assert all(row["retired_in"] is None and row["generation"] == 1 for row in books)
+    rows = [row for row in table.to_pylist() if row["source"] == "books"]
+    assert all(row["retired_in"] is None and row["generation"] == 1 for row in rows)
     assert verify(str(tmp_path / "ds"))["faults"] == []
     assert verify(str(tmp_path / "ds"), 1)["faults"] == []
 

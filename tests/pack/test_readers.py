@@ -10,7 +10,7 @@ import pytest
 from pipeline.pack.index import index_digits, partition
 from schemas.dataset import open_dataset
 from schemas.manifest import read_manifest, read_shards
-from schemas.recipe import load_recipe
+from schemas.recipe_file import load_recipe
 from tests.pack.corpus import Corpus, Doc, final_text, recipe, some_documents
 
 

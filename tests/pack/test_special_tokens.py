@@ -128,6 +128,12 @@ def test_a_spelled_token_is_kept_as_text():
     assert tokens == ["<s>", "▁a", "</", "s>", "</s>"]
 
 
+def test_a_spelled_unknown_token_is_text_and_what_is_unknown_is_not():
+    tokens = ["<unk>", "<s>", "</s>", "▁", "<", "u", "n", "k", ">"]
+    data = tokenizer_json(models.Unigram([(token, -1.0) for token in tokens], unk_id=0), pre_tokenizers.Metaspace())
+    assert encode(data, ["<unk>", "é"]) == [[1, 3, 4, 5, 6, 7, 8, 2], [1, 3, 0, 2]]
+
+
 def test_added_words_keep_their_ids_and_match():
     tokenizer = tokenizers.Tokenizer.from_buffer(KINDS["unigram"])
     tokenizer.add_special_tokens(["<late>"])
@@ -177,7 +183,7 @@ def test_what_a_post_processor_puts_around_texts_is_known():
 
 def test_a_sentencepiece_model_is_told_from_json_with_how_to_convert_it():
     piece = b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02" * 3
-    with pytest.raises(TokenizerError, match=r"t.model: .* SentencePiece model: convert it once, .*tokenizer.json"):
+    with pytest.raises(TokenizerError, match=r"t.model: .* SentencePiece model: .* convert it once .*tokenizer.json"):
         load_tokenizer(piece, "t.model")
     with pytest.raises(TokenizerError, match=r"not a tokenizer.json: expected a JSON object"):
         load_tokenizer(b"[1]", "t.json")

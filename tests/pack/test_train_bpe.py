@@ -74,7 +74,7 @@ def test_a_text_that_spells_a_special_token_is_plain_text():
     data = train_bpe(TEXTS, options())
     ids = encode(data, ["the<|endoftext|>cat"])[0]
     assert ids.count(0) == 1
-    assert load_tokenizer(data, "t").decode(ids[:-1]) == "the<|endoftext|>cat"
+    assert tokenizers.Tokenizer.from_buffer(data).decode(ids[:-1]) == "the<|endoftext|>cat"
 
 
 def test_added_tokens_that_are_not_special_match_as_the_library_matches_them():
@@ -85,7 +85,7 @@ def test_added_tokens_that_are_not_special_match_as_the_library_matches_them():
     ids = encode(data, ["a zorkmid <|endoftext|>"])[0]
     assert ids.count(zorkmid) == 1
     assert ids.count(0) == 1
-    # The library's own ids, once it too is told that special tokens are text.
+    # The library's own ids, once special tokens are text for it too.
     tokenizer.encode_special_tokens = True
     assert ids == [*tokenizer.encode("a zorkmid <|endoftext|>", add_special_tokens=False).ids, 0]
 

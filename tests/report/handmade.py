@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import xxhash
-
 from pipeline.ingest.receipts import Receipt
-from pipeline.pack.files import arrow_bytes
-from schemas import arrow
+from schemas import storage
+from schemas.arrow import LEDGER
 from schemas.generation import Part
 from schemas.recipe import canonical_json
 from tests.made_dataset import END_OF_TEXT, MadeDataset, doc_id
+from tests.made_parts import text_columns, write_part_file
 
 PART_ROWS = 4
 SIGNALS = ["gopher.num_words", "gopher.mean_word_length", "language.score"]
@@ -25,12 +23,12 @@ rules: {gopher.too_few_words: 5, gopher.words_too_long: 9}
 def document(url: str | None, text: str | None = None, **fields: Any) -> dict[str, Any]:
     """One record: a kept document unless `rule` says otherwise."""
     words = len(text.split()) if text is not None else None
-    row: dict[str, Any] = dict.fromkeys((*arrow.LEDGER.names, *arrow.document_schema(1, SIGNALS).names))
+    row: dict[str, Any] = dict.fromkeys(LEDGER.names)
     row |= {"doc_id": doc_id(url or ""), "record_id": f"urn:{url}", "url": url, "source": "web", "input": "a.warc.gz"}
-    row |= {"position": 0, "offset": 0, "status": 200, "mime": "text/html", "charset": "utf-8", "text": text}
+    row |= {"position": 0, "offset": 0, "status": 200, "mime": "text/html", "charset": "utf-8"}
     row |= {"kept": "rule" not in fields, "language": "en" if text else None, "num_words": words}
     if text is not None:
-        row |= {"num_bytes": len(text.encode()), "edited_bytes": 0, "edits": []}
+        row |= text_columns(text) | {"edited_bytes": 0}
         row |= {"gopher.num_words": float(len(text.split())), "gopher.mean_word_length": 4.0, "language.score": 0.9}
     if row["kept"]:
         row |= {
@@ -39,8 +37,6 @@ def document(url: str | None, text: str | None = None, **fields: Any) -> dict[st
             "cluster": row["doc_id"],
             "cluster_size": 1,
         }
-    if text is not None:
-        row["text_hash"] = row["final_hash"] = xxhash.xxh3_128_digest(text.encode())
     return row | fields
 
 
@@ -70,33 +66,28 @@ def _values(rows: list[dict[str, Any]], name: str) -> list[str]:
     return sorted({row[name] for row in rows})
 
 
-def _only(rows: list[dict[str, Any]], schema: pa.Schema) -> list[dict[str, Any]]:
-    return [{name: row[name] for name in schema.names} for row in rows]
-
-
 def _write_part(work: Path, number: int, source: str, rows: list[dict[str, Any]]) -> Part:
     """A part, in record batches of two rows, and its receipt. Only what ingest drops has its reason there."""
-    schema = arrow.document_schema(1, SIGNALS)
     early = [
         row if row["stage"] in ("read", "extract") else row | dict.fromkeys(("stage", "rule", "value", "threshold"))
         for row in rows
     ]
-    data = arrow_bytes(schema, pa.Table.from_pylist(_only(early, schema), schema).to_batches(2))
+    path = f"parts/k{number}-0.1.arrow"
+    sha256 = write_part_file(work / path, early, 1, SIGNALS, 2)
     receipt = Receipt(
         key=f"k{number}",
         number=0,
         last=True,
         source=source,
-        path=f"parts/k{number}-0.1.arrow",
+        path=path,
         rows=len(rows),
         alive=0,
         text_bytes=0,
-        bytes=len(data),
-        sha256=xxhash.xxh3_128_hexdigest(data),
+        bytes=(work / path).stat().st_size,
+        sha256=sha256,
         pieces=(),
     )
-    _write(work, receipt.path, data)
-    _write(work, f"receipts/k{number}-0.json", receipt.to_json())
+    storage.write(f"{work}/receipts/k{number}-0.json", receipt.to_json())
     return Part(
         generation=1, source=source, name="a.warc.gz", start=0, sha256=receipt.sha256, rows=len(rows), text_bytes=0
     )
@@ -122,9 +113,3 @@ def _inputs(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _write(folder: Path, path: str, data: bytes) -> None:
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(data)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.recipe import Recipe, RecipeError, canonical_json, load_recipe
+from schemas.recipe import Recipe, RecipeError, canonical_json
+from schemas.recipe_file import load_recipe
 
 RECIPE = """
 sources:

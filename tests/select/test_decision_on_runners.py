@@ -7,7 +7,7 @@ import pytest
 from pipeline.runtime.options import runner
 from pipeline.select.select import decision_digest, select
 from schemas import storage
-from tests.select.made_parts import make_recipe, write_part
+from tests.made_parts import make_recipe, write_part
 from tests.select.test_select import corpus
 from tests.servers import flink_jar, free_port, serve, tool
 

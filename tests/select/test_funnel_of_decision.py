@@ -8,7 +8,7 @@ from pipeline.ingest.records import ConservationError
 from pipeline.select.context import Decision
 from pipeline.select.decision.funnel import Drop, Funnel, add_up, funnel_lines, load_funnel
 from pipeline.select.decision.verdict import CloseDecision
-from tests.select.made_parts import make_recipe
+from tests.made_parts import make_recipe
 
 
 def summary(part, rows, drops, kept=0, **more):

@@ -16,7 +16,7 @@ from pipeline.select.context import Decision
 from pipeline.select.near.bands import Bands
 from pipeline.select.select import _round_bytes
 from pipeline.select.select import _run as run
-from tests.select.made_parts import make_recipe
+from tests.made_parts import make_recipe
 
 
 class Done:

@@ -10,7 +10,7 @@ from pipeline.select.context import KINDS
 from pipeline.select.exact.equality_join import equal_groups, first_of_equals, link_equal
 from pipeline.select.exact.record_identity import _record_rows, identities
 from pipeline.select.rows import EQUAL_ROW, LINK_ROW, SHIFT
-from tests.select.made_parts import digest, write_part
+from tests.made_parts import digest, write_part
 
 id_a, id_b = digest("web\0a"), digest("web\0b")
 

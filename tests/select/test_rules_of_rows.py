@@ -6,8 +6,8 @@ import pytest
 from pipeline.select.columns import Parts
 from pipeline.select.exact.record_identity import IDENTITIES
 from pipeline.select.rules import judge, reasons
+from tests.made_parts import make_recipe, write_part
 from tests.measure.measuring import registry
-from tests.select.made_parts import make_recipe, write_part
 
 NONE = pa.Table.from_batches([], IDENTITIES)
 

@@ -15,7 +15,7 @@ from pipeline.select.select import _local_pipeline as local_pipeline
 from pipeline.select.select import _run as run
 from pipeline.select.select import decision_digest, plan_decision, select, verdict_uri
 from schemas.arrow import VERDICT
-from tests.select.made_parts import digest, make_recipe, text_id, write_part, write_texts
+from tests.made_parts import digest, make_recipe, text_id, write_part, write_texts
 
 WORDS = [f"word{n}" for n in range(400)]
 

@@ -11,7 +11,7 @@ from pipeline.select.columns import Parts, as_ids
 from pipeline.select.decision.split import NO_SIDE, TRAIN, VALIDATION, Recorded, recorded_batch, sides_of_clusters
 from pipeline.select.decision.survivor_order import preference_keys
 from pipeline.select.rows import pack, partition_of
-from tests.select.made_parts import write_part
+from tests.made_parts import write_part
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.01, 0.5])

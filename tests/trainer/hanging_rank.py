@@ -1,4 +1,4 @@
-"""A rank that trains for two steps and then hangs as told: run by test_watchdog.py as a process.
+"""A rank that trains for two steps and then hangs as shown: run by test_watchdog.py as a process.
 
     python hanging_rank.py FOLDER SECONDS KIND     with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
 

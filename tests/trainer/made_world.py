@@ -134,7 +134,7 @@ def small_training(world: World, kind: str = "adamw", seed: int = 1) -> tuple[Tr
 
 def train_steps(world: World, model: Transformer, optimizers: Optimizers, steps: range) -> list[tuple[float, float]]:
     """(loss, gradient norm) of steps over one global batch of 12 sequences each, whatever the world."""
-    told = []
+    shown = []
     for step in steps:
         tokens_BT = torch.randint(0, 67, (12, 9), generator=torch.Generator().manual_seed(step))
         mine = tokens_BT[world.rank * 12 // world.size : (world.rank + 1) * 12 // world.size]
@@ -144,8 +144,8 @@ def train_steps(world: World, model: Transformer, optimizers: Optimizers, steps:
         norm = clip_by_global_norm(model.parameters(), 1.0)
         optimizers.step(1e-2)
         optimizers.zero_grad()
-        told.append((total.item(), norm.item()))
-    return told
+        shown.append((total.item(), norm.item()))
+    return shown
 
 
 def whole_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
 
 @pytest.fixture
 def web(data: MadeDataset) -> Iterator[Any]:
-    """A server of the dataset, to be told what to do wrong."""
+    """A server of the dataset, to be shown what to do wrong."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), partial(HostileHandler, directory=str(data.folder.parent)))
     server.lock, server.tries, server.fetched = threading.Lock(), Counter(), Counter()
     server.faults, server.delay = {}, 0.0
@@ -314,12 +314,12 @@ def test_a_web_server_without_byte_ranges_is_asked_once_and_named_once(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     uri = f"http://127.0.0.1:{server.server_port}/data"
     stream = stream_of(uri, str(tmp_path), 64 << 20, **SETTINGS)
-    with pytest.raises(StorageError, match=r"the server gives no byte ranges: .*the local copy$") as told:
+    with pytest.raises(StorageError, match=r"the server gives no byte ranges: .*the local copy$") as shown:
         next(iter(stream))
     stream.close()
     server.shutdown()
     server.server_close()
-    assert str(told.value).count("http://") == 1
+    assert str(shown.value).count("http://") == 1
     gets = [line.split('"')[1] for line in capfd.readouterr().err.splitlines() if '"GET /data/shards/' in line]
     assert gets
     assert len(gets) == len(set(gets))

@@ -227,7 +227,7 @@ def test_a_named_step_is_loaded_or_missed_by_name(alone: World, tmp_path: Path) 
         loaded(tmp_path / "c", step=3)
 
 
-# ---------------------------------------------------------------- kept, abandoned, swept
+# ---------------------------------------------------------------- kept, abandoned, deleted
 
 
 def test_the_last_and_every_nth_are_kept(alone: World, tmp_path: Path) -> None:
@@ -305,12 +305,12 @@ def test_a_file_that_may_not_grow_is_one_clear_message_and_loses_nothing(
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
     try:
         checkpoints.save(2, {"model.a": torch.zeros(1 << 20)}, {"step": 2})
-        with pytest.raises(CheckpointError, match="step 2 was not written: a file would exceed the largest") as told:
+        with pytest.raises(CheckpointError, match="step 2 was not written: a file would exceed the largest") as shown:
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert capfd.readouterr().err == ""  # it is told once, by whoever catches it
-    assert "\n" not in str(told.value)
+    assert capfd.readouterr().err == ""  # it is reported once, by whoever catches it
+    assert "\n" not in str(shown.value)
     assert len(list((tmp_path / "c").iterdir())) == 1
     assert loaded(tmp_path / "c") == (1, 1.0, [])
     save(checkpoints, 3)  # and the run can go on
@@ -337,7 +337,7 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(alone: World, tmp_pa
 
 def failing_on_one_rank(world: World, folder: str) -> list[str]:
     """What each rank raises when rank 1 cannot do its part, at each point of a save."""
-    told = []
+    shown = []
     for number, point in enumerate(["_dump", "_publish", "_complete"]):
         checkpoints = Checkpoints(f"{folder}/{number}")
         if world.rank == (0 if point == "_complete" else 1):
@@ -355,14 +355,14 @@ def failing_on_one_rank(world: World, folder: str) -> list[str]:
         checkpoints.save(7, numbers(7), {})
         try:
             checkpoints.wait()
-            told.append("nothing")
+            shown.append("nothing")
         except CheckpointError as error:
-            told.append(str(error).partition("was not written: ")[2])
+            shown.append(str(error).partition("was not written: ")[2])
         if world.rank == 1 and point == "_dump":
             del trainer.checkpoint.checkpointer._Writer.prepare_local_plan
         world.barrier()
-        told.append(str(len(list(Path(f"{folder}/{number}").iterdir()))))
-    return told
+        shown.append(str(len(list(Path(f"{folder}/{number}").iterdir()))))
+    return shown
 
 
 def test_what_fails_on_one_rank_is_told_by_all_and_hangs_none(tmp_path: Path) -> None:

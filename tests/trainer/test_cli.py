@@ -31,8 +31,8 @@ def test_a_change_may_stand_anywhere_and_be_spelled_as_the_pipeline_does(
     path: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.replace("CONFIG", path).split()) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["steps"], told["tokens"]) == (7, 7 * 8 * 16)
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["steps"], shown["tokens"]) == (7, 7 * 8 * 16)
 
 
 def test_a_change_may_stand_before_the_configuration_of_a_training(
@@ -44,9 +44,9 @@ def test_a_change_may_stand_before_the_configuration_of_a_training(
 
 
 def test_a_word_that_is_no_command_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as told:
+    with pytest.raises(SystemExit) as shown:
         main(["frobnicate"])
-    assert told.value.code == 2
+    assert shown.value.code == 2
     assert "frobnicate is neither a configuration file nor a command: train, plan, documents" in capsys.readouterr().err
 
 
@@ -66,16 +66,16 @@ def test_wrong_usage_ends_with_2(path: str, words: list[str], message: str, caps
 
 def test_a_document_that_no_step_saw_is_told_so(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["steps", path, "--document", "http://web.test/web-0-1", "--until", "0"]) == 0
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "trainer: none of the steps saw it; --until STEP looks further\n")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "trainer: none of the steps saw it; --until STEP looks further\n")
 
 
 def test_other_words_are_refused(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", path, "--json", "steps"]) == 2
     assert "steps: write key.path=value" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as told:
+    with pytest.raises(SystemExit) as shown:
         main(["plan", path, "--wrold", "2"])
-    assert told.value.code == 2
+    assert shown.value.code == 2
     assert "unknown option --wrold" in capsys.readouterr().err
 
 
@@ -88,9 +88,9 @@ def test_a_checkpoint_that_cannot_be_written_is_told_once_and_ends_the_run_soon(
     monkeypatch.setattr(Checkpoints, "_dump", fill_the_disk)
     output = Path(path).parent / "full"
     assert main([path, f"output={output}", "schedule.steps=400", "checkpoint.every=5", "evaluate.every=400"]) == 1
-    told = [line for line in capsys.readouterr().err.splitlines() if "disk is full" in line]
-    assert len(told) == 1
-    assert "the checkpoint of step 5 was not written" in told[0]
+    shown = [line for line in capsys.readouterr().err.splitlines() if "disk is full" in line]
+    assert len(shown) == 1
+    assert "the checkpoint of step 5 was not written" in shown[0]
     assert 5 <= len(losses(output)) < 400
 
 

@@ -50,11 +50,12 @@ def test_documents_of_a_batch_are_those_that_lie_in_its_rows(tmp_path: Path, pac
     dataset = open_train_split(data.uri)
     order = a_run(dataset, packing)
     for batch in (0, 3, 11, 25):
-        told = documents_of_rows([dataset], order, order.batch(batch))
-        pieces = [(each.row, each.doc_id, each.first_token, each.num_tokens) for each in told]
+        shown = documents_of_rows([dataset], order, order.batch(batch))
+        pieces = [(each.row, each.doc_id, each.first_token, each.num_tokens) for each in shown]
         expected = seen_by_walking(data, order, batch)
         assert pieces == [(row, doc_id(name).hex(), first, count) for row, name, first, count in expected]
-        assert [each.url for each in told] == [f"http://{name.split('-')[0]}.test/{name}" for _, name, _, _ in expected]
+        urls = [f"http://{name.split('-')[0]}.test/{name}" for _, name, _, _ in expected]
+        assert [each.url for each in shown] == urls
 
 
 def test_a_document_is_told_with_its_place_in_shard_and_ledger(tmp_path: Path) -> None:

@@ -112,9 +112,9 @@ def test_a_run_is_refused_below_what_it_surely_needs(
     monkeypatch.setattr("trainer.estimate.memory.host_memory", lambda: ranks * surely_needed(run))
     check_memory(run, node)  # type: ignore[arg-type]
     monkeypatch.setattr("trainer.estimate.memory.host_memory", lambda: ranks * surely_needed(run) - 1)
-    with pytest.raises(ConfigError, match="a step needs at least") as told:
+    with pytest.raises(ConfigError, match="a step needs at least") as shown:
         check_memory(run, node)  # type: ignore[arg-type]
-    assert str(told.value).replace("\u202f", " ") == (
+    assert str(shown.value).replace("\u202f", " ") == (
         "data.sequence_length=64 with parallel.micro_batch=8: a step needs at least 3.0 MB a process (parameters "
         "337 kB, optimizer 673 kB, activations 2.0 MB), and there are 3.0 MB: try parallel.activation_checkpointing: "
         "full, a smaller parallel.micro_batch, a shorter data.sequence_length, more processes or a smaller model "

@@ -20,7 +20,7 @@ def trained(metrics: Metrics | TensorBoard, first: int, last: int) -> None:
         metrics.write("step", step, loss=10.0 / (step + 1))
 
 
-def told(folder: Path) -> list[tuple[str, int]]:
+def shown(folder: Path) -> list[tuple[str, int]]:
     return [(event["event"], event["step"]) for event in read_events(folder / "metrics.jsonl")]
 
 
@@ -63,7 +63,7 @@ def test_a_resumed_run_cuts_off_what_lies_beyond_its_checkpoint(tmp_path: Path) 
     second.write("resume", 10, checkpoint="c")
     trained(second, 10, 12)
     second.close()
-    assert told(tmp_path) == [("run", 0), *steps(0, 10), ("eval", 10), ("resume", 10), *steps(10, 12)]
+    assert shown(tmp_path) == [("run", 0), *steps(0, 10), ("eval", 10), ("resume", 10), *steps(10, 12)]
 
 
 def test_a_run_without_a_checkpoint_starts_its_record_anew(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_run_without_a_checkpoint_starts_its_record_anew(tmp_path: Path) -> No
     trained(metrics, 0, 5)
     metrics.close()
     Metrics(tmp_path, done=0).close()
-    assert told(tmp_path) == [("run", 0)]
+    assert shown(tmp_path) == [("run", 0)]
 
 
 def test_the_story_of_a_rewind_stays_when_the_run_goes_on_from_behind_it(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_the_story_of_a_rewind_stays_when_the_run_goes_on_from_behind_it(tmp_pat
     trained(metrics, 5, 7)
     metrics.close()
     Metrics(tmp_path, done=5).close()
-    assert told(tmp_path) == [*steps(0, 8), ("spike", 8), ("rewind", 5)]
+    assert shown(tmp_path) == [*steps(0, 8), ("spike", 8), ("rewind", 5)]
     Metrics(tmp_path, done=4).close()
-    assert told(tmp_path) == steps(0, 4)
+    assert shown(tmp_path) == steps(0, 4)
 
 
 def test_with_a_line_every_ten_steps_those_before_the_checkpoint_stay(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_with_a_line_every_ten_steps_those_before_the_checkpoint_stay(tmp_path: 
         metrics.write("step", step, loss=1.0)
     metrics.close()
     Metrics(tmp_path, done=25).close()
-    assert told(tmp_path) == [("step", 9), ("step", 19)]
+    assert shown(tmp_path) == [("step", 9), ("step", 19)]
 
 
 @given(st.integers(1, 200))
@@ -109,7 +109,7 @@ def test_a_torn_last_line_is_left_out_and_then_cut_off(lost: int) -> None:
         whole = path.read_bytes()
         path.write_bytes(whole[:-lost])
         left = path.read_bytes().count(b"\n")
-        assert told(Path(folder)) == steps(0, left)
+        assert shown(Path(folder)) == steps(0, left)
         cut_back(path, 100)
         assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:left])
 

@@ -243,8 +243,8 @@ def test_a_bad_number_on_one_rank_is_a_bad_norm_on_all() -> None:
 
 def trained(world: World, kind: str) -> tuple[list[tuple[float, float]], dict[str, Tensor]]:
     model, optimizers = small_training(world, kind)
-    told = train_steps(world, model, optimizers, range(4))
-    return told, state_of(model, optimizers)
+    shown = train_steps(world, model, optimizers, range(4))
+    return shown, state_of(model, optimizers)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -252,9 +252,9 @@ def test_several_processes_train_as_one_does(kind: str) -> None:
     alone, weights = on_ranks(1, trained, kind)[0]
     assert alone[0][0] == pytest.approx(math.log(67), rel=0.02)
     assert weights["optimizer.lm_head.weight.step"] == 4
-    for told, others in on_ranks(3, trained, kind):
-        assert [loss for loss, _ in told] == pytest.approx([loss for loss, _ in alone], rel=1e-5)
-        assert [norm for _, norm in told] == pytest.approx([norm for _, norm in alone], rel=1e-4)
+    for shown, others in on_ranks(3, trained, kind):
+        assert [loss for loss, _ in shown] == pytest.approx([loss for loss, _ in alone], rel=1e-5)
+        assert [norm for _, norm in shown] == pytest.approx([norm for _, norm in alone], rel=1e-4)
         for name, whole in weights.items():
             torch.testing.assert_close(
                 others[name], whole, rtol=2e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"

@@ -11,7 +11,7 @@ import pytest
 import trainer.train
 from schemas.config_model import ConfigError
 from schemas.storage import StorageError
-from tests.trainer.made_dataset import MadeDataset
+from tests.made_dataset import MadeDataset
 from tests.trainer.tiny import VOCABULARY, config, counting, events, final_state, learnable, losses, run, written
 from trainer.cli import main
 from trainer.distributed.signals import requeue

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
-from tests.trainer.made_dataset import MadeDataset
+from tests.made_dataset import MadeDataset
 from tests.trainer.tiny import config, learnable, losses, run, written
 from trainer.cli import main
 

@@ -9,7 +9,7 @@ import tokenizers
 import torch
 
 from schemas.config_model import ConfigError
-from tests.trainer.made_dataset import MadeDataset
+from tests.made_dataset import MadeDataset
 from tests.trainer.tiny import VOCABULARY, config, events, learnable, losses, run, written
 from trainer.cli import main
 from trainer.data.train_split import TrainSplit

@@ -226,8 +226,8 @@ def test_a_phase_that_lifts_the_loss_is_told_and_trained(clean: MadeDataset, tmp
     found = watched(clean, tmp_path, schedule__steps=60, spikes__action=action, spikes__most=1, data__phases=phases)
     assert found[40] > found[39] + 1
     assert len(found) == 60
-    (told,) = events(tmp_path, "spike")
-    assert (told["batch"], told["action"]) == (40, "log")
+    (shown,) = events(tmp_path, "spike")
+    assert (shown["batch"], shown["action"]) == (40, "log")
     assert final_state(tmp_path)["skipped"] == []
 
 
@@ -267,8 +267,8 @@ def test_a_step_that_the_run_has_not_is_refused(dataset: MadeDataset, tmp_path: 
 
 def test_documents_are_told_of_the_run_that_was_and_of_no_other(dataset: MadeDataset, tmp_path: Path) -> None:
     run(config(dataset, tmp_path))
-    told = list(documents_of_step(config(dataset, tmp_path), 3))
-    assert told == list(documents_of_step(config(dataset, tmp_path, schedule__steps=40), 3))
+    shown = list(documents_of_step(config(dataset, tmp_path), 3))
+    assert shown == list(documents_of_step(config(dataset, tmp_path, schedule__steps=40), 3))
     for changes in ({"data__global_batch": 4}, {"data__weights": {"web": 1}}, {"seed": 9}):
         with pytest.raises(ConfigError, match=r"phases that began before batch|is of another run: seed"):
             list(documents_of_step(config(dataset, tmp_path, **changes), 3))

@@ -44,17 +44,27 @@ def _open(board: dist.Store, address: str, port: int, timeout: timedelta) -> tup
 def _find(board: dist.Store, timeout: timedelta) -> tuple[dist.Store, tuple[str, int]]:
     """Find the store that rank 0 of this start has opened."""
     until = time.monotonic() + timeout.total_seconds()
-    while True:
+    while time.monotonic() < until:
         host, port, mark = json.loads(board.get(KEY))
-        try:
-            store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=LOOK)
-            if store.get(KEY).decode() == mark and json.loads(board.get(KEY))[2] == mark:
-                store.set_timeout(timeout)
-                return store, (host, port)
-        except dist.DistError as error:
-            if time.monotonic() > until:
-                raise RuntimeError(f"rank 0 is not found at {host}:{port}, which it named: {error}") from None
+        store = _connect(host, port, mark)
+        if store is not None:
+            store.set_timeout(timeout)
+            return store, (host, port)
         time.sleep(AGAIN_SECONDS)
+    raise RuntimeError(
+        f"rank 0 was not found in {timeout.total_seconds():.0f} s; the last address it gave is {host}:{port}"
+    )
+
+
+def _connect(host: str, port: int, mark: str) -> dist.Store | None:
+    """Connect to a store; None where nobody listens, or one of another start."""
+    try:
+        # Without it torch logs the stack of its own failure to reach an earlier start.
+        socket.create_connection((host, port), timeout=LOOK.total_seconds()).close()
+        store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=LOOK)
+        return store if store.get(KEY).decode() == mark else None
+    except (OSError, dist.DistError):
+        return None
 
 
 def _own_address(address: str, port: int) -> str:

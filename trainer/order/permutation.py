@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
+from schemas.kernel_cache import njit_cached
+
 __all__ = ["GOLDEN", "cycle_ranks", "hash32", "inverse", "key", "mix64", "mix64_array", "permute"]
 
 MASK64 = 2**64 - 1
@@ -107,7 +109,7 @@ def _round_keys(k: Any) -> Any:
     return round_keys
 
 
-@njit(_I64(_I64, types.int64, types.int64, types.uint64), nogil=True, cache=True)
+@njit_cached(_I64(_I64, types.int64, types.int64, types.uint64), nogil=True)
 def _permute(x_N: Any, half_bits: int, size: int, k: Any) -> Any:
     round_keys = _round_keys(k)
     half, limit = np.uint64(half_bits), np.uint64(size)
@@ -126,7 +128,7 @@ def _permute(x_N: Any, half_bits: int, size: int, k: Any) -> Any:
     return y_N
 
 
-@njit(_I64(_I64, types.int64, types.int64, types.uint64), nogil=True, cache=True)
+@njit_cached(_I64(_I64, types.int64, types.int64, types.uint64), nogil=True)
 def _inverse(y_N: Any, half_bits: int, size: int, k: Any) -> Any:
     round_keys = _round_keys(k)
     half, limit = np.uint64(half_bits), np.uint64(size)
@@ -145,7 +147,7 @@ def _inverse(y_N: Any, half_bits: int, size: int, k: Any) -> Any:
     return x_N
 
 
-@njit(_U64(_U64, _I64), nogil=True, cache=True)
+@njit_cached(_U64(_U64, _I64), nogil=True)
 def _cycle_ranks(keys_S: Any, quotas_S: Any) -> Any:
     ranks = np.empty(quotas_S.sum(), np.uint64)
     place = 0

@@ -24,7 +24,7 @@ MAX_WINDOW_BYTES = 1 << 31
 
 @dataclass(frozen=True)
 class Codec:
-    """One compression: how a frame begins, how it is decoded, whether it vouches for its content."""
+    """One compression: how a frame begins, how it is decoded, whether it attests its content."""
 
     name: str
     start: re.Pattern[bytes]

@@ -1,9 +1,9 @@
-"""The decoded bytes of a piece as one sliding window, and the place of each byte: frame and offset in it."""
+"""The decoded bytes of an input split as one sliding window, and the place of each byte: frame and offset in it."""
 
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 
-from pipeline.ingest.bytes.frame_boundaries import READ_BYTES, SOUND, Window
+from pipeline.ingest.bytes.frame_boundaries import READ_BYTES, VALID, Window
 from pipeline.ingest.bytes.frames import GARBAGE, OPEN, Frame
 from pipeline.ingest.records import ConservationError
 
@@ -31,7 +31,7 @@ class FrameSource(Protocol):
 
 
 class PlainBytes:
-    """An uncompressed piece [start, limit) as one frame."""
+    """An uncompressed input split [start, limit) as one frame."""
 
     def __init__(self, file: BinaryIO, start: int, limit: int) -> None:
         self._window = Window(file, start, limit, hashed=limit)
@@ -45,11 +45,11 @@ class PlainBytes:
             data = bytes(self._window.view(self.covered, READ_BYTES))
             self.covered += len(data)
             self.decoded += len(data)
-            frame.state = SOUND if self.covered == self.limit else OPEN
+            frame.state = VALID if self.covered == self.limit else OPEN
             yield frame, data
 
     def fate(self, frame: Frame) -> str:
-        return SOUND
+        return VALID
 
     def digest(self) -> str:
         return self._window.finish()
@@ -68,7 +68,7 @@ class Decoded:
         self._waiting: tuple[Frame, bytes] | None = None
         self.data, self.at = b"", 0
         self.frame: Frame | None = None  # the last one in the window
-        self._base = 0  # decoded bytes of the piece before the window
+        self._base = 0  # decoded bytes of the input split before the window
         self._frames: list[tuple[int, Frame]] = []  # (decoded bytes before it, frame) of the window, in order
         self._accounted = 0
 
@@ -78,7 +78,7 @@ class Decoded:
         return self.frame is not None and self.frame.is_broken
 
     def advance(self) -> bool:
-        """Append the next chunk whatever it is; False at the end of the piece."""
+        """Append the next chunk whatever it is; False at the end of the input split."""
         event = self._peek()
         if event is None:
             return False
@@ -119,11 +119,11 @@ class Decoded:
         return True
 
     def tell(self) -> int:
-        """Decoded bytes of the piece before `at`."""
+        """Decoded bytes of the input split before `at`."""
         return self._base + self.at
 
     def remaining(self) -> int | None:
-        """Unread bytes of the piece where that is known: it is not compressed."""
+        """Unread bytes of the input split where that is known: it is not compressed."""
         if self.frame is None or not self.frame.is_plain:
             return None
         return self.source.limit - self.frame.position - self.tell()
@@ -143,7 +143,7 @@ class Decoded:
         return [frame for _, frame in (first, *inside)]
 
     def account(self, start: int, end: int) -> None:
-        """Record that decoded bytes [start, end) of the piece are spoken for: ranges must tile them."""
+        """Record that decoded bytes [start, end) of the input split are spoken for: ranges must tile them."""
         if start != self._accounted or end < start:
             raise ConservationError(f"decoded bytes [{start}, {end}) do not follow {self._accounted}")
         self._accounted = end

@@ -1,7 +1,7 @@
-"""Looking at a file's frames: a window over its bytes, probes out of order, and the boundaries of pieces.
+"""Looking at a file's frames: a window over its bytes, probes out of order, and the boundaries of input splits.
 
-A piece begins and ends at a boundary: the first frame at or after its cut that begins a record and whose followers
-are frames too. Both pieces at a cut find the boundary by the same search, so they abut.
+An input split begins and ends at a boundary: the first frame at or after its cut that begins a record and whose
+followers are frames too. Both splits at a cut find the boundary by the same search, so they abut.
 """
 
 import hashlib
@@ -10,13 +10,13 @@ from typing import BinaryIO
 
 from pipeline.ingest.bytes.compression import BLOCK_BYTES, HEAD_BYTES, Codec, Decoder
 
-__all__ = ["CHAIN_BYTES", "CORRUPT", "FIRST_BYTES", "READ_BYTES", "SOUND", "TRUNCATED", "Boundaries", "Probe", "Window"]
+__all__ = ["CHAIN_BYTES", "CORRUPT", "FIRST_BYTES", "READ_BYTES", "TRUNCATED", "VALID", "Boundaries", "Probe", "Window"]
 
 READ_BYTES = 1 << 20
 FIRST_BYTES = 1 << 13  # most frames end within
 CHAIN_BYTES = 8 << 20  # frames that must follow a boundary; crawlers cut a page, which may be an archive, at 5 MiB
 
-SOUND = "sound"  # ended as it should
+VALID = "valid"  # ended as it should
 TRUNCATED = "truncated"  # the file ends in it
 CORRUPT = "corrupt"  # the decoder refused
 
@@ -104,15 +104,15 @@ class Probe:
     def next_start(self, start: int, end: int) -> int:
         """The first frame in [start, end) after damage; `end` if there is none.
 
-        Bytes that look like a frame's are one if a record begins with them, or if they decode to a sound end (in
+        Bytes that look like a frame's are one if a record begins with them, or if they decode to a valid end (in
         block-compressed archives records begin anywhere).
         """
-        return next((at for at in self.starts(start, end) if self.is_start(at) or self.fate(at)[0] == SOUND), end)
+        return next((at for at in self.starts(start, end) if self.is_start(at) or self.fate(at)[0] == VALID), end)
 
     def is_start(self, position: int) -> bool:
-        """Whether a record begins with the frame; where records have no mark, whether the frame is sound."""
+        """Whether a record begins with the frame; where records have no mark, whether the frame is valid."""
         if self._begins is None:
-            return self.fate(position)[0] == SOUND
+            return self.fate(position)[0] == VALID
         return self._begins(self._first_bytes(position))
 
     def fate(self, position: int) -> tuple[str, int]:
@@ -125,19 +125,19 @@ class Probe:
                 return CORRUPT, at
             at += len(block)
             if decoder.ended:
-                return SOUND, at - decoder.unused
+                return VALID, at - decoder.unused
         return TRUNCATED, at
 
     def chain(self, position: int) -> tuple[bool, int]:
-        """Whether sound frames follow each other from `position` on for CHAIN_BYTES or to the end, and how far."""
+        """Whether valid frames follow each other from `position` on for CHAIN_BYTES or to the end, and how far."""
         at = position
         while at < self.size and at - position < CHAIN_BYTES:
             head = self._window.view(at, HEAD_BYTES)
             skippable = self.codec.skippable_bytes(bytes(head))
             if skippable is None and not self.codec.start.match(head):
                 return False, at
-            state, end = (SOUND, at + skippable) if skippable is not None else self.fate(at)
-            if state != SOUND:
+            state, end = (VALID, at + skippable) if skippable is not None else self.fate(at)
+            if state != VALID:
                 return end - position >= CHAIN_BYTES, at
             at = end
         return True, at
@@ -161,7 +161,7 @@ class Probe:
 
 
 class Boundaries:
-    """Where the pieces of a compressed file begin: a function of the file and the cut alone."""
+    """Where the input splits of a compressed file begin: a function of the file and the cut alone."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe

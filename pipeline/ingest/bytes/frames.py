@@ -1,6 +1,6 @@
 """The frames of a compressed file, gzip members or zstd and lz4 frames, with their decoded bytes.
 
-Frames and damaged ranges tile a piece of a file (contracts, section 2).
+Frames and damaged ranges tile an input split (contracts, section 2).
 """
 
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pipeline.ingest.bytes.compression import BLOCK_BYTES, HEAD_BYTES, Decoder
-from pipeline.ingest.bytes.frame_boundaries import CORRUPT, FIRST_BYTES, SOUND, TRUNCATED, Probe, Window
+from pipeline.ingest.bytes.frame_boundaries import CORRUPT, FIRST_BYTES, TRUNCATED, VALID, Probe, Window
 from pipeline.ingest.records import ConservationError
 
 __all__ = ["GARBAGE", "OPEN", "Frame", "Frames"]
 
 HOLD_BYTES = 8 << 20  # a frame up to this size is handed on whole, decoded
 
-OPEN = "open"  # not decoded to its end yet; then sound, truncated or corrupt
+OPEN = "open"  # not decoded to its end yet; then valid, truncated or corrupt
 GARBAGE = "garbage"  # not a frame at all
 
 
@@ -34,9 +34,9 @@ class Frame:
         return self.state in (TRUNCATED, CORRUPT, GARBAGE)
 
     @property
-    def is_vouched_for(self) -> bool:
+    def is_attested(self) -> bool:
         """Whether a checksum of its own says that it is as it was written."""
-        return self.has_checksum and self.state == SOUND
+        return self.has_checksum and self.state == VALID
 
 
 class Frames:
@@ -47,7 +47,7 @@ class Frames:
 
     def __init__(self, file: BinaryIO, start: int, limit: int, probe: Probe) -> None:
         self._probe, self._codec = probe, probe.codec
-        # Decoders see past the limit: what a damaged frame gives must not depend on where pieces end.
+        # Decoders see past the limit: what a damaged frame gives must not depend on where splits end.
         self._window = Window(file, start, probe.size, hashed=limit)
         self.limit = limit
         self.covered = start  # frames and damaged ranges so far tile [start, covered)
@@ -77,7 +77,7 @@ class Frames:
         head = bytes(self._window.view(position, HEAD_BYTES))
         skippable = self._codec.skippable_bytes(head)
         if skippable is not None and position + skippable <= self.limit:
-            frame.state, frame.has_checksum = SOUND, True  # nothing in it to vouch for
+            frame.state, frame.has_checksum = VALID, True  # nothing in it to attest
             self._cover(position, position + skippable)
             yield frame, b""
         elif skippable is not None or not self._codec.start.match(head):
@@ -91,7 +91,7 @@ class Frames:
                 yield from self._chunks(frame)
 
     def _whole(self, frame: Frame) -> bytes | None:
-        """A sound frame's decoded bytes; None where it is large or damaged."""
+        """A valid frame's decoded bytes; None where it is large or damaged."""
         decoder, at, step = Decoder(self._codec), frame.position, FIRST_BYTES
         parts: list[bytes] = []
         while block := self._window.view(at, step, keep=frame.position):
@@ -143,13 +143,13 @@ class Frames:
         return (CORRUPT if state == TRUNCATED and end < self._probe.size else state), end
 
     def _close(self, frame: Frame, end: int) -> None:
-        """Note that the frame ends well; across the piece's end it means that the boundary there is none."""
+        """Note that the frame ends well; across the input split's end it means that the boundary there is none."""
         if end > self.limit:
             raise ConservationError(
                 f"a frame ends at byte {end}, past a boundary at {self.limit} that seems to lie in an archive in the "
                 "archive: raise read.part_bytes above the file's size to leave it whole"
             )
-        frame.state = SOUND
+        frame.state = VALID
         self._cover(frame.position, end)
 
     def _cover(self, start: int, end: int) -> None:

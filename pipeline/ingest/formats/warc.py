@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from pipeline.ingest.bytes.decoded_stream import Decoded
-from pipeline.ingest.bytes.frame_boundaries import CORRUPT, SOUND
+from pipeline.ingest.bytes.frame_boundaries import CORRUPT, VALID
 from pipeline.ingest.bytes.frames import Frame
 from pipeline.ingest.bytes.http_body import Dropped, Response, decode_body, media_type, parse_response
 from pipeline.ingest.formats.media_types import OPAQUE, resolve_type
@@ -28,9 +28,9 @@ TRUNCATED = "read.truncated"
 
 
 class WarcRecords:
-    """The ledger records of a piece, in order; `counts` says how many of each type were met.
+    """The ledger records of an input split, in order; `counts` says how many of each type were met.
 
-    `refuse_straddling` is told where a record would end that goes past the piece's end.
+    `refuse_straddling` is told where a record would end that goes past the input split's end.
     """
 
     def __init__(
@@ -133,14 +133,14 @@ class WarcRecords:
     def _trust(self, header: Header) -> bool | None:
         """Whether the next record's block is as it was written: by its frame's checksum, or by its own digest.
 
-        None: nothing vouches for it, and nothing speaks against it. Revisits are not asked for their digest: wget gives
+        None: nothing attests it, and nothing speaks against it. Revisits are not asked for their digest: wget gives
         them the one of what was there before.
         """
         stream = self._stream
         first = stream.at + header.size
         end = first + header.length
         frames = stream.frames(stream.at, end)
-        if frames[-1].is_vouched_for and all(frame.is_vouched_for for frame in frames):
+        if frames[-1].is_attested and all(frame.is_attested for frame in frames):
             return True
         if header.type == "revisit":
             return None
@@ -148,7 +148,7 @@ class WarcRecords:
         if agrees:
             return True
         fates = [(stream.source.fate(frame), frame.has_checksum) for frame in frames]
-        if all(fate == SOUND and has_checksum for fate, has_checksum in fates):
+        if all(fate == VALID and has_checksum for fate, has_checksum in fates):
             return True
         if any(fate == CORRUPT for fate, _ in fates) and header.type not in COUNTED_TYPES:
             return False

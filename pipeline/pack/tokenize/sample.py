@@ -16,7 +16,7 @@ __all__ = ["Sample", "choose_sample"]
 
 @dataclass(frozen=True)
 class Sample:
-    """Chosen rows of parts; the texts are read when they are asked for."""
+    """Chosen rows of parts; the texts are read when they are used."""
 
     parts: list[PackPart]
     rows: list[NDArray[np.bool_]]  # of each part
@@ -24,7 +24,7 @@ class Sample:
 
     @property
     def digest(self) -> str:
-        """Tells samples apart."""
+        """What distinguishes samples."""
         digest = hashlib.sha256()
         for part, rows in zip(self.parts, self.rows, strict=True):
             digest.update(part.content.encode() + np.packbits(rows).tobytes())

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from pipeline.ingest.receipts import PartRef
-from pipeline.pack.files import load_receipt, save_receipt, write_once, write_work
+from pipeline.pack.files import write_once, write_work
 from pipeline.pack.groups import PackPart, pack_parts
+from pipeline.pack.receipts import WorkReceipt
 from pipeline.pack.tokenize.sample import choose_sample
 from pipeline.pack.tokenize.tokenizer_file import (
     TokenizerError,
     describe_tokenizer,
     identity_options,
     load_tokenizer,
+    read_tokenizer,
 )
 from pipeline.pack.tokenize.train_bpe import TRAINER_VERSION, first_tokens, train_bpe
 from schemas import storage
@@ -31,7 +33,7 @@ def resolve_tokenizer(
 ) -> Tokenizer:
     """Load or train the tokenizer and put it into the dataset; in later generations, the one that is there.
 
-    Raises TokenizerError when the file is not usable, or the recipe asks for another than the dataset has.
+    Raises TokenizerError when the file is not usable, or the recipe names another than the dataset has.
     """
     options = recipe.tokenizer
     given = _read(options.file) if options.file is not None else b""
@@ -67,11 +69,9 @@ def train_tokenizer(parts: Sequence[PackPart], recipe: Recipe, dataset: str, wor
     options = identity_options(recipe.tokenizer, b"")
     made_from = canonical_json([sample.digest, options, version("tokenizers"), TRAINER_VERSION])
     name = f"tokenizer-{hashlib.sha256(made_from).hexdigest()[:16]}.json"
-    receipt = load_receipt(work, name, dataset)
-    if receipt is None:
+    if WorkReceipt.load(work, name, dataset) is None:
         data = train_bpe(sample.texts(), recipe.tokenizer)
-        receipt = {"in_work": write_work(work, f"pack/trained-{name}", data), "in_dataset": {}}
-        save_receipt(work, name, receipt)
+        WorkReceipt(in_work=write_work(work, f"pack/trained-{name}", data), in_dataset={}).save(work, name)
     return storage.read(storage.join(work, f"pack/trained-{name}"))
 
 
@@ -90,7 +90,7 @@ def train_from_parts(parts: Sequence[PartRef], verdicts: Sequence[str], recipe: 
     )
     data = train_bpe(sample.texts(), recipe.tokenizer)
     storage.write(to, data)
-    size = load_tokenizer(data, to).get_vocab_size()
+    size = read_tokenizer(data, to).get_vocab_size()
     return f"{to}: {plural(size, 'token')}, trained on {plural(sample.num_bytes, 'byte')} of kept text"
 
 
@@ -98,7 +98,8 @@ def inspect(file: str, text: str | None = None) -> str:
     """What a tokenizer.json (or a dataset's tokenizer) is, and how it encodes a text."""
     if not file.endswith(".json"):
         file = storage.join(file, read_manifest(file).tokenizer.path)
-    tokenizer = load_tokenizer(_read(file), file)
+    data = _read(file)
+    tokenizer = read_tokenizer(data, file)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     size = max(vocabulary.values()) + 1
     added = sorted(tokenizer.get_added_tokens_decoder().items())
@@ -112,7 +113,7 @@ def inspect(file: str, text: str | None = None) -> str:
         f"added    {', '.join(words) or 'none'}",
     ]
     if text is not None:
-        encoding = tokenizer.encode(text, add_special_tokens=False)
+        encoding = load_tokenizer(data, file).encode(text, add_special_tokens=False)
         size = len(text.encode())
         lines += [f"{number:>8}  {token}" for number, token in zip(encoding.ids, encoding.tokens, strict=True)]
         lines.append(f"{plural(len(encoding.ids), 'token')} for {plural(size, 'byte')}")

@@ -23,6 +23,7 @@ __all__ = [
     "identity_options",
     "load_tokenizer",
     "read_spec",
+    "read_tokenizer",
     "reserved_ids",
     "text_spec",
 ]
@@ -38,12 +39,12 @@ def load_tokenizer(data: bytes, name: str, *reserved: str) -> tokenizers.Tokeniz
     """A tokenizer.json ready to encode documents whole and as they are.
 
     A document never yields a special token, nor one of `reserved`: where its text spells one out, it is encoded as any
-    other text. The unknown token alone may come. Added tokens that are not special are words of the vocabulary and
-    match as ever. Truncation and padding of the file are switched off, and nothing is put around texts. Raises
-    TokenizerError when the file is not a tokenizer, or draws at random.
+    other text. The unknown token comes only for what the vocabulary does not know. Added tokens that are not special
+    are words of the vocabulary and match as ever. Truncation and padding of the file are switched off, and nothing is
+    put around texts. Raises TokenizerError when the file is not a tokenizer, or draws at random.
     """
     spec = read_spec(data, name)
-    return _loaded(json.dumps(text_spec(spec, *reserved)).encode(), name)
+    return read_tokenizer(json.dumps(text_spec(spec, *reserved)).encode(), name)
 
 
 def read_spec(data: bytes, name: str) -> dict[str, Any]:
@@ -62,14 +63,16 @@ def _hint(data: bytes) -> str:
     """What to do with a file of another kind."""
     if data[:1] == b"\n" and b"<unk>" in data[:200]:  # the first piece of a ModelProto
         return (
-            "it is a SentencePiece model: convert it once, with `transformers` and `sentencepiece` installed, by "
-            "AutoTokenizer.from_pretrained(FOLDER).backend_tokenizer.save('tokenizer.json'), FOLDER being the one that "
-            "holds it, compare the ids of some texts, and give the tokenizer.json"
+            "it is a SentencePiece model: put it alone into a folder as tokenizer.model, convert it once with "
+            "`transformers`, `sentencepiece` and `protobuf` installed, by AutoTokenizer.from_pretrained(FOLDER)"
+            ".backend_tokenizer.save('tokenizer.json'), and give the tokenizer.json: its ids are SentencePiece's, "
+            "where no text spells a byte token such as <0x0A>"
         )
     return "expected a JSON object with a model and its vocabulary"
 
 
-def _loaded(data: bytes, name: str) -> tokenizers.Tokenizer:
+def read_tokenizer(data: bytes, name: str) -> tokenizers.Tokenizer:
+    """A tokenizer.json as the library reads it, with its own tokens. Raises TokenizerError when it is not one."""
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(data)
     except Exception as error:  # the bindings raise bare Exception
@@ -81,14 +84,15 @@ def _loaded(data: bytes, name: str) -> tokenizers.Tokenizer:
 
 
 def text_spec(spec: dict[str, Any], *reserved: str) -> dict[str, Any]:
-    """The file's JSON with other spellings for its special tokens and those of `reserved`, the unknown one apart."""
+    """The file's JSON with other spellings for its special tokens and those of `reserved`."""
     added = spec.get("added_tokens") or []
     special = {token["content"] for token in added if token["special"]} | {*reserved}
     model = dict(spec["model"])
-    if _unknown(model) in reserved:
-        # A byte-level vocabulary knows every text; of any other, `describe_tokenizer` refuses this.
-        model["unk_token"] = None
-    special -= {_unknown(model)}
+    if unknown := _unknown(model):
+        # It still comes for what the vocabulary does not know; a text that spells it is known.
+        special.add(unknown)
+        if "unk_token" in model:
+            model["unk_token"] = STAND_IN.format(unknown)
     model["vocab"] = _renamed(model["vocab"], special)
     if "merges" in model:
         pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
@@ -129,7 +133,7 @@ def describe_tokenizer(data: bytes, path: str, name: str, options: TokenizerOpti
 
     Raises TokenizerError when the vocabulary lacks a token that the recipe names, with those it might be.
     """
-    model, tokenizer = read_spec(data, name)["model"], _loaded(data, name)
+    model, tokenizer = read_spec(data, name)["model"], read_tokenizer(data, name)
     vocabulary, unknown = tokenizer.get_vocab(with_added_tokens=True), _unknown(model)
     marks = {"end_of_text": options.end_of_text, "begin_of_text": options.begin_of_text}
     _check_marks(name, marks, unknown, model, tokenizer)
@@ -173,7 +177,7 @@ def _check_marks(
 
 def around_texts(data: bytes, name: str) -> list[str]:
     """The tokens that the file's post-processor puts around a text, which documents do not get."""
-    tokens: list[str] = _loaded(data, name).encode("").tokens
+    tokens: list[str] = read_tokenizer(data, name).encode("").tokens
     return tokens
 
 

@@ -1,8 +1,8 @@
-"""Where compiled kernels are kept: a folder named by all that decides what is in it.
+"""Where compiled functions are kept: a folder named by all that decides what is in it.
 
 numba compares a cached function with the file that defines it, not with those of the functions that it calls. So the
-folder's name is a digest of the sources of all kernels and their imports, of the versions of numba and NumPy, and of
-the processor: after a change of any, another folder is used and nothing is deleted.
+folder's name is a digest of the sources that a function is made of, of the versions of numba and NumPy, and of the
+processor: after a change of any, another folder is used and nothing is deleted.
 """
 
 import contextlib
@@ -12,47 +12,61 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import llvmlite.binding
 import numba
 import numpy
 
-from pipeline.kernel_digest import kernel_digest
+__all__ = ["njit_cached"]
 
-__all__ = ["cache_folder"]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 config: Any = numba.core.config  # its settings are known at run time only
-PACKAGE = Path(__file__).parent
+_config_lock = threading.RLock()
+_announced: list[Path] = []
 
 
-def cache_folder(module: str) -> Path:
-    """Return the folder that keeps the compiled functions of a module, made where it is not there.
+def njit_cached(*arguments: Any, sources: str | None = None, **options: Any) -> Callable[[Function], Function]:
+    """Compile a function with numba's `njit` and keep what is compiled in our own folder, whatever numba's is.
 
-    It lies in NUMBA_CACHE_DIR where that is set, else in the package, else in the user's cache folder, else among the
-    temporary files: the first of these that can be written to. The process that makes it logs one line.
+    `sources` is a digest of the sources that the function is made of; by default it is made of its own file alone.
     """
-    modules = _kernel_modules()
-    return _folder(modules if module in modules else (*modules, module))
+
+    def wrap(function: Function) -> Function:
+        digest = sources or _file_digest(function.__code__.co_filename)
+        with _config_lock:
+            before = config.CACHE_DIR
+            config.CACHE_DIR = str(_folder(digest))
+            try:
+                return numba.njit(*arguments, cache=True, **options)(function)  # type: ignore[no-any-return, call-overload]
+            finally:
+                config.CACHE_DIR = before
+
+    return wrap
 
 
 @functools.cache
-def _kernel_modules() -> tuple[str, ...]:
-    """Return the modules of `pipeline` that hold compiled functions."""
-    files = (file for file in PACKAGE.rglob("*.py") if b"numba_kernels" in file.read_bytes())
-    return tuple(sorted(".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in files))
+def _file_digest(file: str) -> str:
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest()
 
 
 @functools.cache
-def _folder(modules: tuple[str, ...]) -> Path:
-    parts = (kernel_digest(modules), numba.__version__, numpy.__version__, *_processor())
+def _folder(sources: str) -> Path:
+    """Return the folder for what is made of these sources, made where it is not there.
+
+    It lies in NUMBA_CACHE_DIR where that is set, else in this package, else in the user's cache folder, else among the
+    temporary files: the first of these that can be written to. A process that makes one logs one line.
+    """
+    parts = (sources, numba.__version__, numpy.__version__, *_processor())
     name = f"kernels-{hashlib.blake2b(' '.join(parts).encode(), digest_size=10).hexdigest()}"
     for place, reason in _places(name):
         with contextlib.suppress(OSError):
-            new = _make(place)
-            if new:
+            if _make(place) and not _announced:
+                _announced.append(place)
                 line = "compiling functions for this machine, once, into %s%s"
                 logging.getLogger(__name__).warning(line, place, reason)
             return place
@@ -72,7 +86,7 @@ def _places(name: str) -> Iterator[tuple[Path, str]]:
     """Yield folders to try, the best first, each with what to add to the line about it."""
     if config.CACHE_DIR:
         yield Path(config.CACHE_DIR) / name, ""
-    yield PACKAGE / "__pycache__" / name, ""
+    yield Path(__file__).parent / "__pycache__" / name, ""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(home):  # a user without a home keeps the ~
         yield Path(home) / "gristmill" / name, ""
