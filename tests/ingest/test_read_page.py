@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.ingest.extract.blocks import compose
 from pipeline.ingest.extract.html import extract_html
-from pipeline.ingest.extract.walk import read_page
+from pipeline.ingest.extract.read_page import read_page
 
 
 def text(html: str) -> str:
@@ -79,6 +79,12 @@ def test_what_only_looks_hidden_is_kept() -> None:
         "<p class='hidden none' style='overflow:hidden'>a<p style=x data-x='display:none'>b<p><dialog open>c</dialog>"
     )
     assert text(html) == "a\n\nb\n\nc"
+
+
+def test_a_page_that_only_a_script_shows_is_read() -> None:
+    assert (
+        text("<body style='display:none'><div hidden><p>a<p style='display:none'>b<script>c</script></div>") == "a\n\nb"
+    )
 
 
 def test_ruby_is_kept_without_its_readings() -> None:

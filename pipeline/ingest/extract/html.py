@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pipeline.ingest.extract.blocks import compose
 from pipeline.ingest.extract.charset import CHARSET_VERSION, decode_page
 from pipeline.ingest.extract.main_content import main_blocks
+from pipeline.ingest.extract.read_page import read_page
 from pipeline.ingest.extract.sandbox import Answer, Limits, PageChild
-from pipeline.ingest.extract.walk import read_page
 
 if TYPE_CHECKING:
     from pipeline.ingest.records import Record

@@ -1,4 +1,4 @@
-"""One walk over a page's tags, which gives its block-level elements and its blocks.
+"""What each tag of a page does to the blocks that are being written.
 
 A list's items have a bullet or their number; the cells of a table's row stand on one line, a tab between two. Left
 out: what the page hides, the fields of forms, readings of ruby, and what stands in place of pictures and films.
@@ -7,44 +7,28 @@ out: what the page hides, the fields of forms, readings of ruby, and what stands
 from collections.abc import Callable
 
 from pipeline.ingest.extract.block_writer import BlockWriter
-from pipeline.ingest.extract.blocks import Page, tag_set
-from pipeline.ingest.extract.hidden import NOT_SHOWN, is_hidden, is_numbering
+from pipeline.ingest.extract.blocks import tag_set
+from pipeline.ingest.extract.hidden import is_numbering
 from pipeline.ingest.extract.mathematics import tex_of_image, tex_of_math, tex_of_script
-from pipeline.ingest.extract.open_elements import BLOCKS, WIDE_GAP, OpenElements
+from pipeline.ingest.extract.open_elements import WIDE_GAP, OpenElements
 from pipeline.ingest.extract.tables import Row, join_row
-from pipeline.ingest.extract.tokens import attribute, tokenize
+from pipeline.ingest.extract.tokens import attribute
 
-__all__ = ["read_page"]
+__all__ = ["Walk"]
 
 _PRE = tag_set("pre listing xmp plaintext")
 _HEADINGS = tag_set("h1 h2 h3 h4 h5 h6")
 _LISTS = tag_set("ul ol menu dir")
 _MAX_INDENT = 16  # levels of lists
 _WITH_STATE = _LISTS | _PRE | {"li", "tr", "td", "th"}
+_READINGS = tag_set("rt rp option")
 
 
-def read_page(html: str) -> Page:
-    """The block-level elements and the blocks of a page."""
-    walk = _Walk()
-    add_text, parts, actions = walk.text, walk.writer.parts, _ACTIONS
-    for text, raw, raw_attributes, content, name, attributes, inner, less_than in tokenize(html):
-        if text and (parts or not text.isspace()):
-            add_text(text)
-        if name:
-            action, tag = actions.get(name) or _action(name)
-            action(walk, tag, attributes, inner)
-        elif raw:
-            walk.raw(raw.lower(), raw_attributes, content)
-        elif less_than:
-            add_text("<")
-    walk.close()
-    return walk.writer.page
-
-
-class _Walk:
+class Walk:
     """What is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, hides: Callable[[str, str], bool]) -> None:
+        self._hides = hides  # whether an element, by its name and attributes, is not shown
         self.writer = BlockWriter()
         self._open = OpenElements()
         self._is_hidden = False  # inside an element that is not shown
@@ -82,7 +66,7 @@ class _Walk:
             if not inner:
                 self._open.push(name)
             return
-        if attributes and is_hidden(name, attributes):
+        if attributes and self._hides(name, attributes):
             if not inner:
                 self._hide(name)
             return
@@ -169,7 +153,7 @@ class _Walk:
             return
         writer = self.writer
         if attributes:
-            if is_hidden(name, attributes) or ("katex-html" in attributes and writer.is_after_formula()):
+            if self._hides(name, attributes) or ("katex-html" in attributes and writer.is_after_formula()):
                 if not inner:
                     self._hide(name)
                 return
@@ -201,7 +185,7 @@ class _Walk:
         if self._is_hidden:
             if not inner:
                 self._open.push(name)
-        elif is_hidden(name, attributes):
+        elif self._hides(name, attributes):
             if not inner:
                 self._hide(name)
         elif name == "a" and self._leads_nowhere(attributes):
@@ -336,40 +320,3 @@ def _number(text: str | None) -> int | None:
         return int(text or "")
     except ValueError:
         return None
-
-
-_READINGS = tag_set("rt rp option")
-_INLINE = tag_set("span b i em strong small font u sup sub code label time")  # of the unlisted, those that abound
-
-Action = tuple[Callable[[_Walk, str, str, str], None], str]  # what a tag does, and the element's name
-_ACTIONS: dict[str, Action] = {
-    **{name: (_Walk.block, name) for name in BLOCKS - {"hr", "dialog"}},
-    **{
-        f"/{name}": (_Walk.end, name)
-        for name in BLOCKS | NOT_SHOWN | tag_set("a button ruby math annotation annotation-xml")
-    },
-    **{name: (_Walk.unseen, name) for name in NOT_SHOWN},
-    **{name: (_Walk.math, name) for name in tag_set("math annotation annotation-xml")},
-    **{name: (_Walk.link, name) for name in tag_set("a button")},
-    **dict.fromkeys(tag_set("q /q"), (_Walk.quote, "q")),
-    **dict.fromkeys(tag_set("br /br"), (_Walk.break_line, "br")),
-    **{
-        name: (_Walk.void, name)
-        for name in tag_set("area base basefont bgsound col embed frame input keygen link meta")
-    },
-    **{name: (_Walk.void, name) for name in tag_set("param source track wbr /body /html")},
-    **{name: (_Walk.inline, name) for name in _INLINE},
-    **{f"/{name}": (_Walk.end_inline, name) for name in _INLINE},
-    "dialog": (_Walk.dialog, "dialog"),
-    "ruby": (_Walk.ruby, "ruby"),
-    "hr": (_Walk.rule, "hr"),
-    "img": (_Walk.image, "img"),
-}
-
-
-def _action(name: str) -> Action:
-    """What a tag does whose name is not in the table as it is written."""
-    lower = name.lower()
-    if lower in _ACTIONS:
-        return _ACTIONS[lower]
-    return (_Walk.end_inline, lower[1:]) if lower[0] == "/" else (_Walk.inline, lower)
