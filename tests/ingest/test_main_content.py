@@ -105,6 +105,13 @@ def test_a_table_and_a_listing_between_paragraphs_are_kept() -> None:
     assert main(page) == f"{PARAGRAPH}\n\nCity\tHeight\nQuito\t2850\n\n{PARAGRAPH}\n\nif a:\n    b\n\n{PARAGRAPH}"
 
 
+def test_asides_between_paragraphs_and_forms_around_pages_are_kept() -> None:
+    aside = f"<aside><p>Note: {PARAGRAPH}</aside>"
+    assert main(f"<main><p>{PARAGRAPH}<p>{PARAGRAPH}{aside}<p>{PARAGRAPH}</main>").count("\n\n") == 3
+    assert main(f"<main><p>{PARAGRAPH}<p>{PARAGRAPH}<p>{PARAGRAPH}</main>{aside}").count("\n\n") == 2
+    assert main("<body><form action=/><h1>Hours</h1><p>Closed.</form>") == "Hours\n\nClosed."
+
+
 def test_names_hide_nothing_that_most_of_the_page_is_in() -> None:
     assert main(f"<div class='comments'><p>{PARAGRAPH}<p>{PARAGRAPH}</div>") == f"{PARAGRAPH}\n\n{PARAGRAPH}"
     assert main("<div class=menu>Soup and bread</div>") == ""

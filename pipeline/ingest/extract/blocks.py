@@ -1,8 +1,8 @@
 """What a page is made of once it is read: its block-level elements, and its text in blocks.
 
 A block is the text between two boundaries that a browser sets on lines of their own: a paragraph, a list's item, a
-heading, a table's row. `read_page.py` makes them, and decides what a block says; `main_content.py` decides which
-of them are main content, and changes none.
+heading, a table's row. `read_page.py` makes them, and decides what a block says; `main_content.py` decides which of
+them are main content, and changes none.
 """
 
 import re

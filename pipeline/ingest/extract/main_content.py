@@ -8,7 +8,7 @@ short matter between the paragraphs is struck out. No weights were trained: the 
 import itertools
 
 from pipeline.ingest.extract.blocks import Block, Page, tag_set
-from pipeline.ingest.extract.class_names import FURNITURE, PLACE, kind_of, names_of
+from pipeline.ingest.extract.class_names import FURNITURE, MAYBE_FURNITURE, PLACE, kind_of, names_of
 
 __all__ = ["main_blocks"]
 
@@ -21,7 +21,7 @@ _MIN_SHORT = 40  # letters of a block outside paragraphs, lists and tables
 _MIN_AROUND_LINK = 8  # letters around a link that make it part of a sentence
 _ENDS = ".!?:;。！？：؟।"
 
-_FURNITURE_TAGS = tag_set("nav aside footer form figcaption legend dialog")
+_FURNITURE_TAGS = tag_set("nav footer figcaption legend dialog")
 _FRAMES = frozenset(("html", "body", "main", "article"))
 _TEXT_TAGS = tag_set("p summary caption pre blockquote li td th dd dt h1 h2 h3 h4 h5 h6 tr tbody")
 _LISTS = frozenset(("ul", "ol", "dl"))
@@ -136,20 +136,26 @@ def _furniture(page: Page, scores: list[int], in_flow: list[int]) -> list[bool]:
             struck[element] = True
             scores[element] = 0
         elif chars[element]:
-            tag = tags[element]
-            total = totals[element] * 10
-            if tag in _FRAMES:
+            if tags[element] in _FRAMES:
                 continue
-            if tag in _FURNITURE_TAGS:
-                struck[element] = total <= most
-            elif attributes[element]:
-                kind = kind_of(attributes[element])
-                if kind == PLACE and in_flow[parents[element]] > 1:
-                    kind = 0
-                struck[element] = total <= most if kind == FURNITURE else kind > 0 and total < some
+            total = totals[element] * 10
+            kind = _kind(tags[element], attributes[element], total > 0 and in_flow[parents[element]] > 1)
+            struck[element] = total <= most if kind == FURNITURE else kind > 0 and total < some
             if struck[element]:
                 scores[element] = 0
     return struck
+
+
+def _kind(tag: str, attributes: str, is_in_flow: bool) -> int:
+    """What kind of furniture an element is by its tag and names; 0: none. A box in the flow of text may be an aside."""
+    if tag in _FURNITURE_TAGS:
+        return FURNITURE
+    kind = kind_of(attributes) if attributes else 0
+    if tag == "aside":
+        return 0 if is_in_flow and kind <= PLACE else FURNITURE
+    if tag == "form":  # some servers put the whole page into one
+        return max(kind, MAYBE_FURNITURE)
+    return 0 if kind == PLACE and is_in_flow else kind
 
 
 def _paragraphs_in(page: Page, letters: list[int]) -> list[int]:
