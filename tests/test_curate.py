@@ -1,6 +1,7 @@
 """The whole way, through the command: runs, reruns, changed thresholds, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -414,3 +415,100 @@ def test_plan_tells_what_is_left_and_makes_nothing(recipe: Path, tmp_path: Path,
     done = json.loads(capsys.readouterr().out)
     assert done["sources"] == {"x": {**row, "parts_done": 1, "bytes_left": 0}}
     assert done["generation"] == 1
+
+
+QUESTIONS = """
+import pyarrow.compute as pc
+from pipeline.measure.signal_group import Rule, SignalGroup
+
+def count_pages(batch):
+    return {"my.pages": pc.count_substring(batch.texts, "page1")}
+
+GROUPS = [SignalGroup("my_pages", version="1", signals={"my.pages": "page1"}, measure=count_pages)]
+RULES = [Rule("my.too_many_pages", "my.pages", ">", 10, "our own reading")]
+"""
+
+
+def emptied(crawl: Path) -> None:
+    """Leave nothing of the crawl but its files' names, sizes and ages, so that whoever reads it reads zeros."""
+    for path in crawl.iterdir():
+        found = path.stat()
+        path.write_bytes(b"\0" * found.st_size)
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def with_changes(recipe: Path, changes: dict) -> Path:
+    changed = recipe.with_name("changed.yaml")
+    changed.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | changes))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups"),
+    [
+        ({"modules": ["my_rules"], "rules": {"gopher.too_few_words": 25, "my.too_many_pages": 12}}, ["my_pages"]),
+        ({"measure": {"minhash": {"num_hashes": 64}}}, ["signature"]),
+        ({"edits": {"mask": ["email"]}}, ["edits", "final", "signature"]),
+        (
+            {"scores": {"judge": {"file": "judge.jsonl"}}, "rules": {"low": {"signal": "scores.judge", "min": 0.5}}},
+            ["scores.judge"],
+        ),
+    ],
+)
+def test_what_is_measured_anew_is_measured_from_the_stored_texts_and_nothing_of_the_crawl_is_read(
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict,
+    groups: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rules.py").write_text(QUESTIONS)
+    (tmp_path / "judge.jsonl").write_text(
+        "".join(json.dumps({"url": f"http://x.test/{n}", "score": n / 30}) + "\n" for n in range(30))
+    )
+    out, fresh, changed = tmp_path / "out", tmp_path / "fresh", with_changes(recipe, changes)
+    assert run(recipe, out) == 0
+    tokenizer = str(next(out.glob("tokenizer-*.json")))
+    assert run(changed, fresh, "--set", f"tokenizer.file={tokenizer}") == 0
+    emptied(tmp_path / "crawl")
+    capsys.readouterr()
+    assert main(["plan", str(changed), "--output", str(out), "--json"]) == 0
+    assert {name for each in json.loads(capsys.readouterr().out)["measure"] for name in each["groups"]} == set(groups)
+    assert main(["decide", str(changed), "--output", str(out), "--quiet"]) == 0
+    assert run(changed, out) == 0
+    again, anew = checked(out, capsys), checked(fresh, capsys)
+    assert (again["kept"], again["dropped"]) == (anew["kept"], anew["dropped"])
+    assert shards(out, capsys) == shards(fresh, capsys)
+    capsys.readouterr()
+    assert main(["plan", str(changed), "--output", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measure"] == []
+
+
+def test_a_text_that_a_group_of_the_users_fails_on_is_a_row_of_the_ledger(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = QUESTIONS.replace(
+        'return {"my.pages": pc.count_substring(batch.texts, "page1")}',
+        'return {"my.pages": [1 / ("page7n0" not in each.as_py()) for each in batch.texts]}',
+    )
+    (tmp_path / "my_rules.py").write_text(failing)
+    changed = with_changes(recipe, {"modules": ["my_rules"]})
+    assert run(changed, tmp_path / "out") == 0
+    assert checked(tmp_path / "out", capsys)["dropped"]["my_pages.failed"] == 1
+    (tmp_path / "my_rules.py").unlink()  # explaining a dataset takes no code of the user's
+    assert main(["explain", str(tmp_path / "out"), "http://x.test/7"]) == 0
+    explained = capsys.readouterr().out
+    assert "DROPPED in measure by my_pages.failed" in explained
+    assert "my_pages.failed: ZeroDivisionError: division by zero" in explained
+
+
+def test_a_group_that_fails_on_every_text_ends_the_run_with_one_line(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_rules.py").write_text(QUESTIONS.replace('return {"my.pages"', 'return {"my.page"'))
+    assert run(with_changes(recipe, {"modules": ["my_rules"]}), tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "signal group my_pages gives no column my.pages: it returned my.page" in said
+    assert "Traceback" not in said

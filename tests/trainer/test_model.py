@@ -203,7 +203,7 @@ def test_positions_matter_and_only_their_distance() -> None:
 
 
 def test_rows_longer_than_the_model_are_refused() -> None:
-    with pytest.raises(ValueError, match="65 tokens in a row, but the model has max_positions=64"):
+    with pytest.raises(ValueError, match="65 tokens in a sequence, but the model has max_positions=64"):
         built()(tokens(1, 65))
 
 
