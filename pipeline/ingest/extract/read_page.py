@@ -53,7 +53,6 @@ _ACTIONS: dict[str, Action] = {
     **{name: (Walk.unseen, name) for name in NOT_SHOWN},
     **{name: (Walk.math, name) for name in tag_set("math annotation annotation-xml")},
     **{name: (Walk.link, name) for name in tag_set("a button")},
-    **dict.fromkeys(tag_set("q /q"), (Walk.quote, "q")),
     **dict.fromkeys(tag_set("br /br"), (Walk.break_line, "br")),
     **{
         name: (Walk.void, name) for name in tag_set("area base basefont bgsound col embed frame input keygen link meta")

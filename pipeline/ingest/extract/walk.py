@@ -272,11 +272,6 @@ class Walk:
         if len(inner) > 1 and not self._is_hidden:
             self.writer.add(inner[1:])
 
-    def quote(self, name: str, attributes: str, inner: str) -> None:
-        """The start or end tag of a `<q>`, where browsers set a quotation mark."""
-        if not self._is_hidden:
-            self.writer.add(f'"{inner[1:]}"' if inner else '"')
-
     def math(self, name: str, attributes: str, inner: str) -> None:
         """A `<math>`, or an annotation in it."""
         parts = self.writer.parts
