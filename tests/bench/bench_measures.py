@@ -2,9 +2,9 @@
 
     python tests/bench/bench_measures.py CRAWL_FOLDER [--copies 10] [--languages langid.jsonl]
 
-Copies of the crawl are run once. Then every byte of them is set to zero, sizes and ages kept: a run that reads the crawl
-again finds nothing in it, so a run that ends with the same records read has read none of it. Each further run changes
-one thing and goes on with the work folder of the first. The language model is trained here, on labelled lines.
+Copies of the crawl are run once. Then every byte of them is set to zero, sizes and ages kept: a run that reads the
+crawl again finds nothing in it, so a run that ends with the same records read has read none of it. Each further run
+changes one thing and goes on with the work folder of the first. The language model is trained here, on labelled lines.
 """
 
 import argparse
@@ -91,7 +91,9 @@ def trained(languages: Path, folder: Path) -> str:
     rows = [json.loads(line) for line in languages.read_text().splitlines()]
     lines = [f"__label__{row['lang']} {' '.join(row['text'].split())}" for row in rows]
     (folder / "lines.txt").write_text("\n".join(lines))
-    model = fasttext.train_supervised(str(folder / "lines.txt"), dim=16, minn=2, maxn=4, bucket=100_000, thread=1)
+    model = fasttext.train_supervised(
+        str(folder / "lines.txt"), dim=16, minn=2, maxn=4, bucket=100_000, thread=1, epoch=50, lr=0.5, verbose=0
+    )
     model.save_model(str(folder / "languages.bin"))
     return str(folder / "languages.bin")
 
