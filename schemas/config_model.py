@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from schemas.object_stores import StorageError
 
-__all__ = ["ConfigError", "Section", "file_of", "load_model", "nearest", "read_mapping", "shown"]
+__all__ = ["ConfigError", "Section", "check_known", "file_of", "load_model", "nearest", "read_mapping", "shown"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -219,6 +219,15 @@ def _explain(model: type[BaseModel], fault: Any, named: str | None, unions: tupl
     expected = EXPECTED.get(fault["type"])
     wish = f"expected {expected.format(**fault.get('ctx', {}))}" if expected else fault["msg"]
     return f"{key}={shown(fault['input'])}: {wish}"
+
+
+def check_known(place: str, kind: str, name: str, names: Iterable[str]) -> None:
+    """Raise ValueError, with the nearest of the known names, for one that is not among them."""
+    known = list(names)
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"did you mean {near}?" if near else f"known: {', '.join(sorted(known))}"
+        raise ValueError(f"{place}: there is no {kind} {name}; {hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

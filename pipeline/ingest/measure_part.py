@@ -14,8 +14,9 @@ import pyarrow as pa
 from pipeline.ingest.part_columns import read_part
 from pipeline.ingest.part_file import PartFile
 from pipeline.ingest.receipts import ColumnsFile, ColumnsReceipt, Receipt
+from pipeline.measure.configured_groups import ConfiguredGroup
 from pipeline.measure.measure import Measurer
-from pipeline.measure.registry import ConfiguredGroup, Registry
+from pipeline.measure.registry import Registry
 from pipeline.runtime.progress import Reporter
 from schemas import storage
 

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.measure.registry import VIEW_COLUMNS, ConfiguredGroup, Registry
+from pipeline.measure.configured_groups import VIEW_COLUMNS, ConfiguredGroup
+from pipeline.measure.registry import Registry
 from pipeline.measure.signal_group import Batch, Measure, View
 from pipeline.text.edits import apply_edits
 

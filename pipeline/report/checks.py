@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.measure.registry import ResolvedRule
+from pipeline.measure.resolved_rules import ResolvedRule
 from pipeline.report.part_files import Parts
 from schemas.generation import Manifest
 from schemas.text_format import number

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.ingest.measure_part import columns_files, find_columns
 from pipeline.ingest.part_columns import read_part, schema_of
 from pipeline.ingest.receipts import PartRef, Receipt
-from pipeline.measure.registry import columns_key
+from pipeline.measure.configured_groups import columns_key
 from pipeline.select.columns import Parts as DecidedParts
 from pipeline.select.files import decision_root
 from schemas import storage

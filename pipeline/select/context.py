@@ -19,7 +19,7 @@ Files of a decision, below WORK/select/DECISION:
 import itertools
 from dataclasses import dataclass
 
-from pipeline.measure.registry import ResolvedRule
+from pipeline.measure.resolved_rules import ResolvedRule
 from pipeline.select.columns import Parts
 from pipeline.select.near.bands import Bands
 from pipeline.select.rows import BUCKET_ROW, EQUAL_ROW, PARTITION_BYTES, num_partitions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.measure.registry import ResolvedRule
+from pipeline.measure.resolved_rules import ResolvedRule
 from pipeline.select.columns import PartColumns
 from pipeline.select.exact.record_identity import alive, final_ids
 
