@@ -82,18 +82,21 @@ def ours(texts: list[str]) -> tuple[dict[str, list[bool]], dict[str, list[str]]]
     import pyarrow as pa
 
     from pipeline.measure.measure import Measurer
-    from pipeline.measure.registry import RULES
+    from pipeline.measure.registry import load_registry
     from pipeline.text.edits import apply_edits
-    from schemas.recipe import C4Lines, Edits, Measure
+    from schemas.recipe import Recipe
 
     column = pa.array(texts, pa.large_string())
     verdicts: dict[str, Any] = {}
     left = {}
-    for view, lines in (("", None), ("c4", C4Lines()), ("c4, no end marks", C4Lines(end_mark=False))):
-        batch = Measurer(Measure(), Edits(c4=lines)).measure(column, pa.nulls(len(texts), pa.string()))
+    urls = {"url": pa.nulls(len(texts), pa.string())}
+    for view, lines in (("", None), ("c4", {}), ("c4, no end marks", {"end_mark": False})):
+        recipe = Recipe.model_validate({"sources": {"web": {"root": "."}}, "edits": {"c4": lines, "invisible": False}})
+        registry = load_registry(recipe)
+        batch = Measurer(registry).measure(column, urls)
         if view:
             left[view] = apply_edits(column, batch["edits"]).to_pylist()
-        for rule in RULES.values():
+        for rule in registry.rules.values():
             if rule.comparison != "not in":
                 values = batch[rule.signal].to_numpy()
                 dropped = values < rule.threshold if rule.comparison == "<" else values > rule.threshold

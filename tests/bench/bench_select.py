@@ -21,7 +21,7 @@ import psutil
 import pyarrow as pa
 
 from pipeline.ingest.receipts import PartRef
-from pipeline.measure.registry import SIGNAL_NAMES
+from pipeline.measure.built_in import built_in_groups
 from pipeline.runtime.options import runner
 from pipeline.select.columns import as_ids
 from pipeline.select.decision.funnel import funnel_lines
@@ -33,6 +33,7 @@ from schemas.recipe import Recipe
 
 NUM_HASHES = 112
 PART_ROWS = 25_000
+SIGNALS = [name for group in built_in_groups() for name in group.signals]
 RULES = {
     "gopher.too_few_words": 50,
     "gopher.too_many_words": 100_000,
@@ -66,7 +67,7 @@ def make_part(
     hashes[copies] = np.random.default_rng(0).integers(0, 1 << 64, (pool, 2), dtype=np.uint64)[
         draw.integers(0, pool, copies.size)
     ]
-    schema = document_schema(NUM_HASHES, SIGNAL_NAMES)
+    schema = document_schema(NUM_HASHES, SIGNALS)
     rows = np.arange(num_rows)
     columns = {
         "doc_id": as_ids(draw.integers(0, 1 << 64, (num_rows, 2), dtype=np.uint64)),
@@ -83,7 +84,7 @@ def make_part(
         "signature": pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(4 * NUM_HASHES), num_rows, [None, pa.py_buffer(signatures)]
         ),
-        **{name: pa.array(draw.random(num_rows) * 5 + 3) for name in SIGNAL_NAMES},
+        **{name: pa.array(draw.random(num_rows) * 5 + 3) for name in SIGNALS},
         "gopher.num_words": pa.array(draw.integers(30, 3000, num_rows).astype(np.float64)),
     }
     arrays = [columns.get(field.name, pa.nulls(num_rows, field.type)) for field in schema]

@@ -44,28 +44,23 @@ print(json.dumps(time.process_time() - start))
 
 def ours(texts: list[str], repeats: int = 5) -> dict[str, float]:
     """CPU seconds of each part, the best of some repeats; batches of about 4 MB as the pipeline makes them."""
-    import numpy as np
     import pyarrow as pa
 
-    from pipeline.measure import c4_lines, measure
-    from pipeline.measure.language import asset_path
-    from pipeline.text.edits import apply_edits, make_edits, text_buffers
-    from schemas.recipe import C4Lines
+    from pipeline.measure.assets import asset_path
+    from pipeline.measure.language import LanguageModel
+    from pipeline.measure.measure import Measurer
+    from pipeline.measure.registry import load_registry
+    from schemas.recipe import Recipe
 
-    model = measure.LanguageModel("builtin:lid.176.ftz")
+    model = LanguageModel("builtin:lid.176.ftz")
+    recipe = {"sources": {"web": {"root": "."}}, "edits": {"c4": {"end_mark": False}}}
+    names = ["invisible", "gopher", "c4_lines", "c4", "fineweb"]
+    measurer = Measurer(load_registry(Recipe.model_validate(recipe)), names)
     step = max(1, 4_000_000 * len(texts) // max(1, sum(map(len, texts))))
     batches = [pa.array(texts[i : i + step], pa.large_string()) for i in range(0, len(texts), step)]
 
     def signals(batch: pa.LargeStringArray) -> None:
-        data, offsets = text_buffers(batch)
-        rows = np.zeros((len(batch), len(measure.COLUMNS)), np.int64)
-        measure._count_raw(data, offsets, measure.TABLE, rows)
-        edits, firsts, _ = c4_lines.rewrite_lines(data, offsets, C4Lines(end_mark=False))
-        view = apply_edits(batch, make_edits(firsts, *edits.T))
-        measure._count_c4(*text_buffers(view), measure.TABLE, rows)
-        counts = measure.Counts(*rows.T)
-        for signal in measure.SIGNALS:
-            signal.function(counts)
+        measurer.measure(batch, {})
 
     def seconds(function: object) -> float:
         times = []
