@@ -46,6 +46,7 @@ PROCESS_TESTS: tuple[str, ...] = (
     "tests/trainer/test_ranks.py",
     "tests/trainer/test_run_ends.py",
     "tests/trainer/test_start_from.py",
+    "tests/trainer/test_stream.py",
     "tests/trainer/test_train.py",
     "tests/trainer/test_watchdog.py",
 )
