@@ -154,11 +154,12 @@ class Cluster:
 
     def kill_worker(self) -> int:
         """`kill -9` the newest Python worker; returns its process id. Its job is restarted."""
-        workers = self.workers()
-        if not workers:
-            raise RuntimeError("no Python worker runs: they start with a job")
-        os.kill(workers[-1], signal.SIGKILL)
-        return workers[-1]
+        for worker in reversed(self.workers()):
+            # It may end by itself meanwhile: Flink drops the workers of a stage that is done.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+                return worker
+        raise RuntimeError("no Python worker runs: they start with a job")
 
     def running(self) -> dict[str, int]:
         """Name and process id of what runs."""
