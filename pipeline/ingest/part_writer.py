@@ -72,6 +72,8 @@ class PartMaker:
         self._reporter = reporter
         self._attempt = secrets.token_hex(4)
         self._measurer = Measurer(registry)
+        needed = {name for group in registry.groups for name in group.needs}
+        self._read_by_groups = [name for name in TEXT_PART.names if name in needed]
         metadata = {"source": task.source, **versions}
         self._schema = TEXT_PART.with_metadata({key: metadata[key] for key in sorted(metadata)})
         self._columns_schema = columns_schema(registry.groups)
@@ -177,10 +179,9 @@ class PartMaker:
         table = spread_columns({"text_hash": hashes}, is_alive, pa.schema([self._schema.field("text_hash")]))
         columns["text_hash"] = table["text_hash"]
         record = pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
-        living = record.filter(pa.array(is_alive, pa.bool_()))
-        made = (
-            self._measurer.measure(stored, {name: living[name] for name in living.schema.names}) if len(stored) else {}
-        )
+        # Only what groups read: of the texts, which are the bytes, there would be another copy else.
+        known = {name: columns[name].filter(pa.array(is_alive, pa.bool_())) for name in self._read_by_groups}
+        made = self._measurer.measure(stored, known) if len(stored) else {}
         measured = spread_columns(made, is_alive, self._columns_schema)
         return Rows(record, measured, batch.pieces, len(stored), sum(len(text.text or b"") for text in texts))
 

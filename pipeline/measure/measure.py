@@ -14,6 +14,9 @@ from pipeline.text.edits import apply_edits
 
 __all__ = ["MeasureError", "Measurer"]
 
+# Fewer that fail together are theirs to blame: how many texts a batch has depends on how they came to be measured.
+MANY_TEXTS = 64
+
 
 class MeasureError(ValueError):
     """A signal group of the user's own that is wrong whatever the text is."""
@@ -30,7 +33,7 @@ class Measurer:
     def measure(self, texts: pa.LargeStringArray, columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
         """Every column of the groups, one value a text; `columns` are the record's and those of groups not measured.
 
-        No text is null. Raises MeasureError for a group that fails on every text, or gives something else than columns.
+        No text is null. Raises MeasureError for a group that fails on each of many texts, or gives no columns.
         """
         known = dict(columns)
         views: dict[View, tuple[pa.LargeStringArray, dict[Any, Any]]] = {"stored": (texts, {})}
@@ -86,7 +89,7 @@ class Measurer:
             except Exception as alone:  # as above
                 rows.append(None)
                 failures.append(_why(alone))
-        if len(batch) > 1 and not any(rows):
+        if len(batch) >= MANY_TEXTS and not any(rows):
             raise MeasureError(f"signal group {group.name} fails on every text: {_why(error)}") from error
         columns = {
             name: pa.concat_arrays([pa.nulls(1, kind) if row is None else row[name] for row in rows])

@@ -14,14 +14,12 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from pipeline.measure.signal_group import Rule, SignalGroup
-from schemas.recipe import UserModule
 
 __all__ = ["ENTRY_POINTS", "UserGroups", "load_entry_points", "load_module"]
 
@@ -68,11 +66,6 @@ def load_entry_points() -> list[UserGroups]:
     """What the installed packages offer, by name of their entry points. Raises ValueError as `load_module` does."""
     found = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
     return [load_module(point.value.partition(":")[0], None) for point in found]
-
-
-def modules_of(modules: Iterable[UserModule]) -> list[UserGroups]:
-    """What each module of a recipe gives, in its order."""
-    return [load_module(module.name, module.source) for module in modules]
 
 
 def _checked(place: str, module: ModuleType, name: str, kind: type) -> tuple:

@@ -129,7 +129,6 @@ def test_a_signal_that_is_not_finite_is_a_failure_and_null_is_not(tmp_path: Path
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
-        ("1 / 0", r"^signal group mine fails on every text: ZeroDivisionError: division by zero$"),
         ("{'my.signal': [1.0]}", r"^signal group mine: my\.signal has 1 values for 2 texts$"),
         ("{'my.signal': ['a', 'b']}", r"^signal group mine: my\.signal is not double: "),
         ("{'other': [1.0, 2.0]}", r"^signal group mine gives no column my\.signal: it returned other$"),
@@ -139,6 +138,13 @@ def test_a_signal_that_is_not_finite_is_a_failure_and_null_is_not(tmp_path: Path
 def test_a_group_that_is_wrong_whatever_the_text_is_ends_the_run(tmp_path: Path, measure: str, message: str) -> None:
     with pytest.raises(MeasureError, match=message):
         measured(load_registry(recipe_of(tmp_path, module_of(measure))), "a", "b")
+
+
+def test_a_group_that_fails_on_many_texts_at_once_ends_the_run_and_few_are_rows(tmp_path: Path) -> None:
+    registry = load_registry(recipe_of(tmp_path, module_of("1 / 0")))
+    assert measured(registry, "a", "b")["mine.failed"] == ["ZeroDivisionError: division by zero"] * 2
+    with pytest.raises(MeasureError, match=r"^signal group mine fails on every text: ZeroDivisionError: division by"):
+        measured(registry, *["text"] * 64)
 
 
 @pytest.mark.parametrize(
